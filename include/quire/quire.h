@@ -1,0 +1,53 @@
+/*
+ * quire.h - quire's public interface beside the standard malloc functions.
+ *
+ * Linking with quire (or preloading it) replaces malloc, free and their
+ * relatives for the whole process; nothing here is needed for that.
+ *
+ * All functions may be called by any thread at any time, except from a
+ * signal handler where noted. None of them changes errno unless it says so.
+ */
+#ifndef QUIRE_QUIRE_H
+#define QUIRE_QUIRE_H
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define QUIRE_VERSION_MAJOR 0
+#define QUIRE_VERSION_MINOR 1
+#define QUIRE_VERSION_PATCH 0
+
+/* The version of the library in use, as "0.1.0". */
+const char *quire_version(void);
+
+/*
+ * True (1) where p points to the start of a live object of quire's, 0
+ * otherwise, for any pointer at all. Never complains.
+ */
+int quire_owns(const void *p);
+
+/*
+ * Give free memory back to the kernel until at most keep bytes of it stay
+ * resident; what the calling thread holds back is included. Returns the
+ * bytes given back. May take milliseconds; not for signal handlers.
+ */
+size_t quire_trim(size_t keep);
+
+/*
+ * Write the statistics table, as QUIRE_CONF=stats:1 prints it when the
+ * program ends, to a file descriptor. Safe in signal handlers.
+ */
+void quire_stats_print(int fd);
+
+/* Names of C23 that older headers do not declare. */
+void free_sized(void *p, size_t size);
+void free_aligned_sized(void *p, size_t align, size_t size);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

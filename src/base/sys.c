@@ -1,0 +1,69 @@
+/* sys.c - see sys.h. */
+#include "base/sys.h"
+
+#include <fcntl.h>
+#include <sys/auxv.h>
+#include <time.h>
+
+unsigned q_page_shift = 12;
+
+void q_base_init(void)
+{
+    unsigned long size = getauxval(AT_PAGESZ);
+
+    if (size >= 4096 && size <= Q_SLAB_SIZE)
+        q_page_shift = q_fls(size);
+}
+
+long q_read_file(const char *path, char *buf, size_t size)
+{
+    long fd = q_arch_syscall6(SYS_openat, AT_FDCWD, (long)path, O_RDONLY | O_CLOEXEC, 0, 0, 0);
+    size_t got = 0;
+
+    buf[0] = '\0';
+    if (fd < 0)
+        return fd;
+    while (got < size - 1) {
+        long n = q_arch_syscall6(SYS_read, fd, (long)(buf + got), (long)(size - 1 - got), 0, 0, 0);
+        if (n == -4) /* EINTR */
+            continue;
+        if (n <= 0)
+            break;
+        got += (size_t)n;
+    }
+    buf[got] = '\0';
+    q_arch_syscall6(SYS_close, fd, 0, 0, 0, 0, 0);
+    return (long)got;
+}
+
+void q_write_all(int fd, const char *buf, size_t len)
+{
+    while (len > 0) {
+        long n = q_arch_syscall6(SYS_write, fd, (long)buf, (long)len, 0, 0, 0);
+        if (n == -4) /* EINTR */
+            continue;
+        if (n <= 0)
+            return;
+        buf += n;
+        len -= (size_t)n;
+    }
+}
+
+static uint64_t clock_ns(clockid_t id)
+{
+    struct timespec ts;
+
+    if (clock_gettime(id, &ts) != 0)
+        return 0;
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+uint64_t q_clock_coarse(void)
+{
+    return clock_ns(CLOCK_MONOTONIC_COARSE);
+}
+
+uint64_t q_clock_fine(void)
+{
+    return clock_ns(CLOCK_MONOTONIC);
+}

@@ -1,0 +1,84 @@
+/*
+ * sys.h - raw system calls.
+ *
+ * Results are the kernel's own: >= 0 or a negative error number. errno is
+ * never touched, no libc code runs, so all of this works before libc is
+ * initialised and inside signal handlers.
+ */
+#ifndef Q_BASE_SYS_H
+#define Q_BASE_SYS_H
+
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include "base/arch.h"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+
+Q_INLINE bool q_sys_failed(long ret)
+{
+    return (unsigned long)ret > -4096ul;
+}
+
+/* Map anonymous private memory. Returns the address or NULL. */
+Q_INLINE void *q_mmap(void *hint, size_t len, int prot, int extra_flags)
+{
+    long ret = q_arch_syscall6(SYS_mmap, (long)hint, (long)len, prot,
+                               MAP_PRIVATE | MAP_ANONYMOUS | extra_flags, -1, 0);
+    return q_sys_failed(ret) ? NULL : (void *)ret;
+}
+
+Q_INLINE long q_munmap(void *addr, size_t len)
+{
+    return q_arch_syscall6(SYS_munmap, (long)addr, (long)len, 0, 0, 0, 0);
+}
+
+Q_INLINE long q_mprotect(void *addr, size_t len, int prot)
+{
+    return q_arch_syscall6(SYS_mprotect, (long)addr, (long)len, prot, 0, 0, 0);
+}
+
+Q_INLINE long q_madvise(void *addr, size_t len, int advice)
+{
+    return q_arch_syscall6(SYS_madvise, (long)addr, (long)len, advice, 0, 0, 0);
+}
+
+/* Grow, shrink or move a mapping. Returns the new address or NULL. */
+Q_INLINE void *q_mremap(void *addr, size_t old_len, size_t new_len, int flags)
+{
+    long ret = q_arch_syscall6(SYS_mremap, (long)addr, (long)old_len, (long)new_len, flags, 0, 0);
+    return q_sys_failed(ret) ? NULL : (void *)ret;
+}
+
+Q_INLINE long q_futex(_Atomic uint32_t *word, int op, uint32_t val)
+{
+    return q_arch_syscall6(SYS_futex, (long)word, op, (long)val, 0, 0, 0);
+}
+
+Q_INLINE int q_getpid(void)
+{
+    return (int)q_arch_syscall6(SYS_getpid, 0, 0, 0, 0, 0, 0);
+}
+
+/* Read a small file whole into buf (always terminated). Returns its length or a negative errno. */
+long q_read_file(const char *path, char *buf, size_t size);
+
+/* Write all of buf to a descriptor, however often the kernel interrupts it. */
+void q_write_all(int fd, const char *buf, size_t len);
+
+/*
+ * Nanoseconds of a monotonic clock. The coarse one costs a few ns and ticks
+ * every 1 to 4 ms; the fine one is for measuring.
+ */
+uint64_t q_clock_coarse(void);
+uint64_t q_clock_fine(void);
+
+/* Set up the page size; safe to call again. */
+void q_base_init(void);
+
+#endif

@@ -1,0 +1,93 @@
+/*
+ * types.h - words that every layer uses.
+ *
+ * Sizes that the kernel decides (page size) are variables, set once by
+ * q_base_init(); sizes that quire decides are constants here.
+ */
+#ifndef Q_BASE_TYPES_H
+#define Q_BASE_TYPES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define q_likely(x) __builtin_expect(!!(x), 1)
+#define q_unlikely(x) __builtin_expect(!!(x), 0)
+#define Q_NOINLINE __attribute__((noinline))
+#define Q_COLD __attribute__((cold, noinline))
+#define Q_INLINE static inline __attribute__((always_inline))
+#define Q_PUBLIC __attribute__((visibility("default")))
+#define Q_CACHELINE 64
+
+/* A slab is 64 KiB whatever the page size; slab descriptors are found by shifting it away. */
+#define Q_SLAB_SHIFT 16
+#define Q_SLAB_SIZE ((size_t)1 << Q_SLAB_SHIFT)
+
+/* A pageblock is 2 MiB: one x86 huge page, and the unit of mobility and of giving memory back. */
+#define Q_PAGEBLOCK_SHIFT 21
+#define Q_PAGEBLOCK_SIZE ((size_t)1 << Q_PAGEBLOCK_SHIFT)
+
+/* Buddy orders 0..10, as in the kernel. */
+#define Q_MAX_ORDER 10
+#define Q_NR_ORDERS (Q_MAX_ORDER + 1)
+
+#define Q_MAX_NODES 64
+
+/* log2 of the kernel's page size: 12, 14 or 16. Constant after q_base_init(). */
+extern unsigned q_page_shift;
+
+Q_INLINE size_t q_page_size(void)
+{
+    return (size_t)1 << q_page_shift;
+}
+
+/* Order of a slab and of a pageblock in pages of this kernel. */
+Q_INLINE unsigned q_slab_order(void)
+{
+    return Q_SLAB_SHIFT - q_page_shift;
+}
+
+Q_INLINE unsigned q_pageblock_order(void)
+{
+    return Q_PAGEBLOCK_SHIFT - q_page_shift;
+}
+
+/* Bytes of the largest buddy block; the linear map grows in multiples of it. */
+Q_INLINE size_t q_max_block_size(void)
+{
+    return q_page_size() << Q_MAX_ORDER;
+}
+
+Q_INLINE size_t q_align_up(size_t n, size_t to)
+{
+    return (n + to - 1) & ~(to - 1);
+}
+
+Q_INLINE size_t q_align_down(size_t n, size_t to)
+{
+    return n & ~(to - 1);
+}
+
+Q_INLINE size_t q_min(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+Q_INLINE size_t q_max(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* floor(log2(n)); n must not be 0. */
+Q_INLINE unsigned q_fls(size_t n)
+{
+    return 63u - (unsigned)__builtin_clzl(n);
+}
+
+/* Smallest k with (1 << k) >= n; n must not be 0. */
+Q_INLINE unsigned q_ceil_log2(size_t n)
+{
+    return n <= 1 ? 0 : q_fls(n - 1) + 1;
+}
+
+#endif

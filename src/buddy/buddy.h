@@ -1,0 +1,76 @@
+/*
+ * buddy.h - the binary buddy allocator as a pure data structure.
+ *
+ * It manages blocks of 2^order pages over an array of struct page and knows
+ * nothing of memory, locks, CPUs or policy; tests drive it over an array on
+ * the stack. Knowlton, "A Fast Storage Allocator", CACM 1965; the shape is
+ * that of the kernel's mm/page_alloc.c.
+ *
+ *   area[2]  UNMOVABLE: [page 8..11] <-> [page 20..23]      nr_free = 3
+ *            MOVABLE:   [page 32..35]
+ *   area[1]  ...
+ *
+ * Invariants:
+ *  - a free block of order k starts at a pfn that is a multiple of 2^k, its
+ *    head has type Q_PAGE_BUDDY and order k, and it is on exactly one list;
+ *  - two buddies of the same order below the highest are never both free:
+ *    freeing merges them at once;
+ *  - nr_free_pages is the sum over areas of nr_free << order.
+ *
+ * The caller serialises all calls on one struct q_buddy (the zone's lock).
+ * A free block's lists end: head is taken first, so callers put blocks that
+ * they want to fill at the head and those they hope to see empty at the tail.
+ */
+#ifndef Q_BUDDY_BUDDY_H
+#define Q_BUDDY_BUDDY_H
+
+#include "buddy/page.h"
+
+struct q_free_area {
+    struct q_list free_list[Q_NR_MOBILITIES];
+    size_t nr_free; /* blocks on all lists of this order */
+};
+
+struct q_buddy {
+    struct q_free_area area[Q_NR_ORDERS];
+    size_t nr_free_pages;
+};
+
+/*
+ * Free the block of 2^order pages at page, whose frame number is pfn, merging
+ * it with its buddies as far as they are free. to_tail: prefer other blocks
+ * over this one. Returns the order of the block that resulted.
+ */
+unsigned q_buddy_free(struct q_buddy *b, struct q_page *page, size_t pfn, unsigned order,
+                      enum q_mobility mobility, bool to_tail);
+
+/*
+ * Take a block of 2^order pages from the lists of this mobility: the smallest
+ * that fits, split down; the halves not needed go back to the lists. NULL
+ * where there is none. The result's head has type Q_PAGE_NONE.
+ */
+struct q_page *q_buddy_alloc(struct q_buddy *b, unsigned order, enum q_mobility mobility);
+
+/*
+ * The largest free block of at least min_order on the lists of this mobility,
+ * still on its list; NULL where there is none.
+ */
+struct q_page *q_buddy_largest(struct q_buddy *b, unsigned min_order, enum q_mobility mobility);
+
+/* Take this free block, whole, off its list. */
+void q_buddy_remove(struct q_buddy *b, struct q_page *page);
+
+/* Move a free block to the lists of another mobility. */
+void q_buddy_retype(struct q_buddy *b, struct q_page *page, enum q_mobility mobility);
+
+/*
+ * Free nr pages from pfn on: the pages are cut into the largest aligned
+ * blocks. Used for tails of exact lengths and for runs.
+ */
+void q_buddy_free_range(struct q_buddy *b, struct q_page *page, size_t pfn, size_t nr,
+                        enum q_mobility mobility, bool to_tail);
+
+/* Walk all lists and compare with the counters; ends the program when they differ. */
+void q_buddy_verify(const struct q_buddy *b);
+
+#endif

@@ -1,0 +1,59 @@
+/*
+ * page.h - struct page: what the allocator knows of one page.
+ *
+ * The memory map is an array of these, indexed by page frame number. A page
+ * that was never used is all zero, so untouched parts of the map cost no
+ * memory. Only the first page of a block carries information; the pages
+ * behind it stay Q_PAGE_NONE:
+ *
+ *      pfn    0    1    2    3    4    5    6    7    8 ...
+ *           +----+----+----+----+----+----+----+----+----
+ *      type |RUN |    |    |BUDY|BUDY|    |    |    |SLAB
+ *      nr   | 3  |    |    |    |    |    |    |    | 16
+ *      order|    |    |    | 0  | 2  |    |    |    |  4
+ *           +----+----+----+----+----+----+----+----+----
+ *            a run of 3 pages    free blocks         a slab
+ *
+ * Invariant: the head of the block that holds a page is found by walking back
+ * to the first page whose type is not Q_PAGE_NONE, and that head's length
+ * covers the page. Blocks never cross a multiple of the largest order.
+ *
+ * Who may touch it: the owner of the block; for free blocks, whoever holds
+ * the lock of the zone (BUDDY) or of the per-CPU list (PCP).
+ */
+#ifndef Q_BUDDY_PAGE_H
+#define Q_BUDDY_PAGE_H
+
+#include "base/list.h"
+#include "base/types.h"
+
+enum q_page_type {
+    Q_PAGE_NONE,  /* never used, or inside a block */
+    Q_PAGE_BUDDY, /* head of a free block on a free_area list */
+    Q_PAGE_PCP,   /* head of a free block on a per-CPU list */
+    Q_PAGE_SLAB,  /* head of a slab */
+    Q_PAGE_RUN,   /* head of a run given out: compound page, or pages of exact number */
+};
+
+/* What may happen to the content of a pageblock; blocks of like kind stay together. */
+enum q_mobility {
+    Q_UNMOVABLE,   /* addresses are held by the program: slabs */
+    Q_MOVABLE,     /* large runs, in the movable zone */
+    Q_RECLAIMABLE, /* may be dropped on demand */
+    Q_NR_MOBILITIES,
+};
+
+struct q_page {
+    uint8_t type;     /* enum q_page_type */
+    uint8_t order;    /* BUDDY, PCP, SLAB: log2 of the pages in the block */
+    uint8_t mobility; /* BUDDY: which free list */
+    uint8_t flags;
+    uint32_t nr;       /* RUN, SLAB: pages; PCP: leading pages that were written */
+    uint32_t refcount; /* RUN: get_page() and put_page() */
+    uint32_t private;  /* of whoever owns the block */
+    struct q_list lru; /* BUDDY: free list; PCP: per-CPU list */
+};
+
+_Static_assert(sizeof(struct q_page) == 32, "128 struct pages share a page of the memory map");
+
+#endif

@@ -1,0 +1,122 @@
+/* aligned.c - allocation with alignment, sizes of objects, and freeing with a size. */
+#include <errno.h>
+#include <malloc.h>
+#include <stdlib.h>
+
+#include "malloc/malloc.h"
+#include "quire/quire.h"
+
+static bool power_of_two(size_t n)
+{
+    return n != 0 && (n & (n - 1)) == 0;
+}
+
+/* memalign(3) takes any alignment and rounds it up. */
+static void *alloc_rounded(size_t align, size_t n)
+{
+    if (align > Q_REQUEST_MAX)
+        return q_enomem();
+    align = (size_t)1 << q_ceil_log2(q_max(align, 16));
+    return q_alloc(n, align, false);
+}
+
+Q_PUBLIC void *memalign(size_t align, size_t n)
+{
+    return alloc_rounded(align, n);
+}
+
+Q_PUBLIC void *aligned_alloc(size_t align, size_t n)
+{
+    if (!power_of_two(align)) {
+        errno = EINVAL;
+        return NULL;
+    }
+    return alloc_rounded(align, n);
+}
+
+Q_PUBLIC int posix_memalign(void **out, size_t align, size_t n)
+{
+    int saved = errno;
+
+    if (!power_of_two(align) || align % sizeof(void *) != 0)
+        return EINVAL;
+    void *p = alloc_rounded(align, n);
+    errno = saved; /* POSIX returns the error instead */
+    if (p == NULL)
+        return ENOMEM;
+    *out = p;
+    return 0;
+}
+
+Q_PUBLIC void *valloc(size_t n)
+{
+    q_slub_init();
+    return alloc_rounded(q_page_size(), n);
+}
+
+Q_PUBLIC void *pvalloc(size_t n)
+{
+    q_slub_init();
+    if (n > Q_REQUEST_MAX)
+        return q_enomem();
+    return alloc_rounded(q_page_size(), q_align_up(n, q_page_size()));
+}
+
+Q_PUBLIC void *reallocarray(void *p, size_t nr, size_t size)
+{
+    size_t n;
+
+    if (__builtin_mul_overflow(nr, size, &n))
+        return q_enomem();
+    return realloc(p, n);
+}
+
+Q_PUBLIC size_t malloc_usable_size(void *p)
+{
+    return p != NULL ? q_usable(p, "malloc_usable_size") : 0;
+}
+
+/*
+ * The size must be one that could have produced this object: not more than
+ * it holds, and for slab objects not so little that another class would have
+ * been chosen. (realloc leaves an object where it is down to half its size.)
+ */
+Q_PUBLIC void free_sized(void *p, size_t n)
+{
+    if (p == NULL)
+        return;
+    size_t have = q_usable(p, "free_sized");
+    if (have == 0)
+        return;
+    if (n > have || (have <= Q_SMALL_MAX && have > 32 && n <= have / 2)) {
+        q_misuse_size("free_sized", p, n, have);
+        return;
+    }
+    q_free_slow(p, "free_sized");
+}
+
+Q_PUBLIC void free_aligned_sized(void *p, size_t align, size_t n)
+{
+    if (p == NULL)
+        return;
+    size_t have = q_usable(p, "free_aligned_sized");
+    if (have == 0)
+        return;
+    if (n > have) {
+        q_misuse_size("free_aligned_sized", p, n, have);
+        return;
+    }
+    q_free_slow(p, "free_aligned_sized");
+}
+
+/* Removed from glibc's headers, not from old programs. */
+Q_PUBLIC void cfree(void *p);
+Q_PUBLIC void cfree(void *p)
+{
+    free(p);
+}
+
+Q_PUBLIC int quire_owns(const void *p)
+{
+    return q_size_of(p) != 0;
+}

@@ -1,0 +1,85 @@
+/*
+ * init.c - when things are set up, and what happens at fork and at the end.
+ *
+ * The first allocation of the process, whoever makes it and however early,
+ * sets up everything that allocation needs (q_slub_init). What needs a
+ * working libc (fork handlers, the thread key) waits for the constructor,
+ * which runs before any code that could start a second thread.
+ */
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/msg.h"
+#include "base/opt.h"
+#include "malloc/malloc.h"
+#include "quire/quire.h"
+#include "quire/stat.h"
+#include "stat/stat.h"
+#include "zone/fork.h"
+
+#define STRINGIFY2(x) #x
+#define STRINGIFY(x) STRINGIFY2(x)
+#define VERSION_STRING \
+    STRINGIFY(QUIRE_VERSION_MAJOR) "." STRINGIFY(QUIRE_VERSION_MINOR) "." STRINGIFY(QUIRE_VERSION_PATCH)
+
+Q_PUBLIC struct quire_stat_page quire_stat_page = {
+    .magic = QUIRE_STAT_MAGIC,
+    .layout = QUIRE_STAT_LAYOUT,
+    .size = sizeof(struct quire_stat_page),
+    .version = VERSION_STRING,
+};
+
+Q_PUBLIC const char *quire_version(void)
+{
+    return VERSION_STRING;
+}
+
+static void fork_prepare(void)
+{
+    /* Interrupted inside the allocator by the handler that forks: some locks are our own. */
+    bool patient = q_heap == &q_heap_none || !q_heap->busy;
+
+    q_slub_fork_prepare(patient);
+    q_zone_fork_prepare(patient);
+}
+
+static void fork_parent(void)
+{
+    q_zone_fork_parent();
+    q_slub_fork_parent();
+}
+
+static void reset_locks(void)
+{
+    q_zone_fork_child();
+    q_slub_fork_child();
+    quire_stat_page.pid = (uint64_t)q_getpid();
+}
+
+static void fork_child(void)
+{
+    reset_locks();
+    q_lock_child_known();
+    if (q_heap == &q_heap_none || !q_heap->busy)
+        q_heap_after_fork();
+}
+
+__attribute__((constructor(101))) static void quire_starts(void)
+{
+    if (!q_slub_init())
+        return;
+    q_lock_init(reset_locks);
+    pthread_atfork(fork_prepare, fork_parent, fork_child);
+    q_heap_hook_threads();
+    quire_stat_page.pid = (uint64_t)q_getpid();
+    quire_stat_page.serving = 1;
+    if (q_opt.stats)
+        q_stat_at_start();
+}
+
+__attribute__((destructor(101))) static void quire_ends(void)
+{
+    if (q_opt.stats)
+        q_stat_at_exit();
+}

@@ -1,0 +1,179 @@
+/*
+ * large.c - allocation by size and alignment, freeing with every check, and
+ * realloc: everything behind the fast paths.
+ */
+#include "malloc/malloc.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/msg.h"
+#include "zone/page_alloc.h"
+#include "zone/vmalloc.h"
+
+void *q_enomem(void)
+{
+    errno = ENOMEM;
+    return NULL;
+}
+
+static size_t pages_of(size_t n)
+{
+    return q_max(q_align_up(n, q_page_size()) >> q_page_shift, 1);
+}
+
+/* A run of pages at a multiple of align: a block of that order has it by nature. */
+static void *alloc_run(size_t n, size_t align, bool zero)
+{
+    q_gfp_t gfp = Q_GFP_MOVABLE | (zero ? Q_GFP_ZERO : 0);
+    size_t nr = pages_of(n), least = align >> q_page_shift;
+    struct q_page *page;
+
+    if (least <= 1) {
+        page = q_alloc_run(gfp, nr);
+    } else {
+        page = q_alloc_pages(gfp, q_ceil_log2(q_max(nr, least)));
+        if (page != NULL)
+            q_shrink_run(page, nr);
+    }
+    return page != NULL ? q_page_address(page) : NULL;
+}
+
+static void *alloc_mapping(size_t n, size_t align, bool zero)
+{
+    bool is_zero;
+    void *p = q_vmalloc(n, align, &is_zero);
+
+    if (p != NULL && zero && !is_zero)
+        memset(p, 0, n);
+    return p;
+}
+
+void *q_alloc(size_t n, size_t align, bool zero)
+{
+    void *p;
+
+    if (q_unlikely(n > Q_REQUEST_MAX || align > Q_REQUEST_MAX || !q_slub_init()))
+        return q_enomem();
+    unsigned cls = q_class_aligned(n, align);
+    if (cls < Q_NR_CLASSES) {
+        p = q_slub_alloc(cls);
+        if (p != NULL && zero)
+            memset(p, 0, n);
+    } else {
+        q_heap_get(); /* so that the thread's end is noticed from here on */
+        p = q_max(n, align) <= q_max_block_size() ? alloc_run(n, align, zero) : NULL;
+        if (p == NULL)
+            p = alloc_mapping(n, align, zero);
+    }
+    return q_likely(p != NULL) ? p : q_enomem();
+}
+
+/* The head of the run that begins exactly at p, or NULL. */
+static struct q_page *run_at(const void *p)
+{
+    struct q_page *page = q_virt_to_page(p);
+
+    if (page == NULL || page->type != Q_PAGE_RUN || q_page_address(page) != p)
+        return NULL;
+    return page;
+}
+
+void q_free_slow(void *p, const char *caller)
+{
+    int saved = errno;
+    struct q_slab *s;
+    struct q_page *run;
+    bool ok;
+
+    if (p == NULL)
+        return;
+    if ((s = q_slab_of(p)) != NULL) {
+        ok = q_slub_free(s, p) == Q_FREED;
+    } else if ((run = run_at(p)) != NULL) {
+        q_free_run(run);
+        ok = true;
+    } else {
+        ok = q_vfree(p);
+    }
+    if (!ok)
+        q_misuse(caller, p);
+    errno = saved;
+}
+
+/* Bytes usable at p; 0 where p is no live object. */
+size_t q_size_of(const void *p)
+{
+    struct q_slab *s = q_slab_of(p);
+    struct q_page *run;
+
+    if (s != NULL) {
+        size_t size = q_slab_class(s)->size, off = (size_t)((const char *)p - q_slab_start(s));
+        return off % size == 0 && off / size < s->carved && !q_slub_is_free(s, p) ? size : 0;
+    }
+    if ((run = run_at(p)) != NULL)
+        return (size_t)run->nr << q_page_shift;
+    return q_vsize(p);
+}
+
+size_t q_usable(const void *p, const char *caller)
+{
+    size_t size = q_size_of(p);
+
+    if (q_unlikely(size == 0))
+        q_misuse(caller, p);
+    return size;
+}
+
+/* Large blocks change their length where they are, or by moving page tables. NULL: copy instead. */
+static void *resize_in_place(void *p, size_t have, size_t n)
+{
+    struct q_page *run;
+
+    if (n <= Q_SMALL_MAX)
+        return NULL;
+    if ((run = run_at(p)) != NULL) {
+        size_t nr = pages_of(n);
+
+        if (nr == run->nr)
+            return p;
+        if (nr < run->nr) {
+            q_shrink_run(run, nr);
+            return p;
+        }
+        return q_grow_run(run, nr) ? p : NULL;
+    }
+    if (have > Q_SMALL_MAX && n > q_max_block_size() / 2)
+        return q_vrealloc(p, n);
+    return NULL;
+}
+
+void *q_realloc_slow(void *p, size_t n, const char *caller)
+{
+    if (p == NULL)
+        return q_alloc(n, 16, false);
+    if (n == 0) {
+        q_free_slow(p, caller);
+        return NULL;
+    }
+    size_t have = q_usable(p, caller);
+    if (have == 0 || n > Q_REQUEST_MAX)
+        return q_enomem();
+    bool slab = q_slab_of(p) != NULL;
+    if (slab && n <= have && n > have / 2)
+        return p;
+    void *now = slab ? NULL : resize_in_place(p, have, n);
+    if (now != NULL)
+        return now;
+    int saved = errno;
+    now = q_alloc(n, 16, false);
+    if (now == NULL) {
+        if (n > have)
+            return NULL;
+        errno = saved;
+        return p; /* shrinking never fails */
+    }
+    memcpy(now, p, q_min(have, n));
+    q_free_slow(p, caller);
+    return now;
+}

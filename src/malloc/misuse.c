@@ -1,0 +1,105 @@
+/*
+ * misuse.c - what to say about a pointer that no live object begins at.
+ *
+ *   quire: free(0x7f..40): inside a live object of size 48 at 0x7f..30 (offset 16)
+ *   quire: free(0x7f..30): already free (object of size 48)
+ *   quire: free(0x7f..ff): not on an object boundary (memory for objects of size 48, never handed out)
+ *   quire: free(0x55..10): not quire's (stack, static data, or from another allocator)
+ */
+#include "malloc/malloc.h"
+
+#include <stdlib.h>
+
+#include "base/msg.h"
+#include "base/opt.h"
+#include "zone/vmalloc.h"
+
+static void describe_in_slab(struct q_buf *b, struct q_slab *s, const char *p)
+{
+    size_t size = q_slab_class(s)->size, off = (size_t)(p - q_slab_start(s));
+    const char *object = p - off % size;
+
+    if (off / size >= s->carved)
+        q_buf_printf(b, "not on an object boundary (memory for objects of size %zu, never handed out)",
+                     size);
+    else if (q_slub_is_free(s, object) && object == p)
+        q_buf_printf(b, "already free (object of size %zu)", size);
+    else if (q_slub_is_free(s, object))
+        q_buf_printf(b, "not on an object boundary: inside a free object of size %zu at %p (offset %zu)",
+                     size, (const void *)object, off % size);
+    else
+        q_buf_printf(b, "inside a live object of size %zu at %p (offset %zu)", size,
+                     (const void *)object, off % size);
+}
+
+/* Walk back to the head of the block that holds the page. */
+static const struct q_page *block_head(const struct q_page *page)
+{
+    size_t pfn = q_page_to_pfn(page), first = q_align_down(pfn, (size_t)1 << Q_MAX_ORDER);
+
+    for (; pfn > first && q_pfn_to_page(pfn)->type == Q_PAGE_NONE; pfn--)
+        ;
+    return q_pfn_to_page(pfn);
+}
+
+static void describe_pages(struct q_buf *b, const struct q_page *page, const char *p)
+{
+    const struct q_page *head = block_head(page);
+    const char *start = q_page_address(head);
+    size_t size = (size_t)head->nr << q_page_shift, off = (size_t)(p - start);
+
+    if (head->type == Q_PAGE_RUN && off < size)
+        q_buf_printf(b, "inside a live object of size %zu at %p (offset %zu)", size,
+                     (const void *)start, off);
+    else if (((uintptr_t)p & 15) != 0)
+        q_buf_printf(b, "not on an object boundary, in memory that is free");
+    else
+        q_buf_printf(b, "already free (its pages are back in the page allocator)");
+}
+
+static void describe(struct q_buf *b, const void *p)
+{
+    struct q_slab *s = q_slab_of(p);
+    struct q_page *page = q_virt_to_page(p);
+    void *start;
+    size_t size;
+
+    if (s != NULL)
+        describe_in_slab(b, s, p);
+    else if (page != NULL)
+        describe_pages(b, page, p);
+    else if (q_vfind(p, &start, &size))
+        q_buf_printf(b, "inside a live object of size %zu at %p (offset %zu)", size, start,
+                     (size_t)((const char *)p - (char *)start));
+    else if (q_vresting(p))
+        q_buf_printf(b, "already free (a large block)");
+    else
+        q_buf_printf(b, "not quire's (stack, static data, another allocator, or a large block "
+                        "already given back)");
+}
+
+static void complain(const char *text)
+{
+    if (q_opt.misuse == Q_MISUSE_ABORT)
+        q_die("%s", text);
+    q_msg("%s", text);
+}
+
+void q_misuse(const char *caller, const void *p)
+{
+    char text[400];
+    struct q_buf b = {.at = text, .size = sizeof(text)};
+
+    q_buf_printf(&b, "%s(%p): ", caller, p);
+    describe(&b, p);
+    complain(text);
+}
+
+void q_misuse_size(const char *caller, const void *p, size_t given, size_t holds)
+{
+    char text[400];
+    struct q_buf b = {.at = text, .size = sizeof(text)};
+
+    q_buf_printf(&b, "%s(%p): wrong size %zu for an object of size %zu", caller, p, given, holds);
+    complain(text);
+}

@@ -1,0 +1,253 @@
+/* topology.c - see topology.h. */
+#include "numa/topology.h"
+
+#include <string.h>
+
+#include "base/msg.h"
+#include "base/opt.h"
+#include "base/sys.h"
+
+#define MPOL_DEFAULT 0
+#define MPOL_PREFERRED 1
+#define MPOL_F_MEMS_ALLOWED 4
+#define MAX_KERNEL_NODES 1024
+#define LOCAL_DISTANCE 10
+#define REMOTE_DISTANCE 20
+
+struct q_topology q_topology = {.nr_cpus = 1, .nr_nodes = 1};
+
+/* glibc >= 2.35 registers a restartable-sequence area for each thread and says where. */
+extern const ptrdiff_t __rseq_offset __attribute__((weak));
+extern const unsigned __rseq_size __attribute__((weak));
+
+typedef void (*range_fn)(unsigned first, unsigned last, void *arg);
+
+/* Walk a list as sysfs writes them: "0-3,8,10-11\n". */
+static void each_range(const char *s, range_fn fn, void *arg)
+{
+    while (*s >= '0' && *s <= '9') {
+        unsigned first = 0, last;
+
+        for (; *s >= '0' && *s <= '9'; s++)
+            first = first * 10 + (unsigned)(*s - '0');
+        last = first;
+        if (*s == '-')
+            for (last = 0, s++; *s >= '0' && *s <= '9'; s++)
+                last = last * 10 + (unsigned)(*s - '0');
+        fn(first, last, arg);
+        if (*s == ',')
+            s++;
+    }
+}
+
+static void keep_last(unsigned first, unsigned last, void *arg)
+{
+    *(unsigned *)arg = last;
+}
+
+static unsigned highest(const char *path, unsigned otherwise)
+{
+    char text[1024];
+    unsigned v = otherwise;
+
+    if (q_read_file(path, text, sizeof(text)) > 0)
+        each_range(text, keep_last, &v);
+    return v;
+}
+
+/* Which nodes the cpuset lets us use; all of them where the kernel can't say. */
+static void allowed_nodes(unsigned long mask[MAX_KERNEL_NODES / 64])
+{
+    long ret = q_arch_syscall6(SYS_get_mempolicy, 0, (long)mask, MAX_KERNEL_NODES, 0,
+                               MPOL_F_MEMS_ALLOWED, 0);
+    if (ret < 0)
+        memset(mask, 0xff, MAX_KERNEL_NODES / 8);
+}
+
+static void add_node(unsigned first, unsigned last, void *arg)
+{
+    const unsigned long *mask = arg;
+    struct q_topology *t = &q_topology;
+
+    for (unsigned id = first; id <= last && id < MAX_KERNEL_NODES; id++) {
+        if ((mask[id / 64] >> (id % 64) & 1) != 0 && t->nr_nodes < Q_MAX_NODES)
+            t->kernel_id[t->nr_nodes++] = (uint16_t)id;
+    }
+}
+
+/* "distance" has one number for each online node, in ascending order of their numbers. */
+static void read_distances(unsigned nid)
+{
+    struct q_topology *t = &q_topology;
+    char path[96], online[1024], text[4096];
+    struct q_buf b = {.at = path, .size = sizeof(path)};
+    unsigned column[MAX_KERNEL_NODES] = {0}, nr = 0;
+    const char *p = text;
+
+    q_buf_printf(&b, "/sys/devices/system/node/node%u/distance", t->kernel_id[nid]);
+    if (q_read_file(path, text, sizeof(text)) <= 0)
+        return;
+    while (*p >= '0' && *p <= '9' && nr < MAX_KERNEL_NODES) {
+        for (; *p >= '0' && *p <= '9'; p++)
+            column[nr] = column[nr] * 10 + (unsigned)(*p - '0');
+        for (nr++; *p == ' '; p++)
+            ;
+    }
+    if (q_read_file("/sys/devices/system/node/online", online, sizeof(online)) <= 0)
+        return;
+    unsigned at = 0;
+    for (const char *s = online; *s >= '0' && *s <= '9';) {
+        unsigned first = 0, last;
+        for (; *s >= '0' && *s <= '9'; s++)
+            first = first * 10 + (unsigned)(*s - '0');
+        last = first;
+        if (*s == '-')
+            for (last = 0, s++; *s >= '0' && *s <= '9'; s++)
+                last = last * 10 + (unsigned)(*s - '0');
+        for (unsigned id = first; id <= last && at < nr; id++, at++)
+            for (unsigned other = 0; other < t->nr_nodes; other++)
+                if (t->kernel_id[other] == id)
+                    t->distance[nid][other] = (uint8_t)q_min(column[at], 255);
+        s += *s == ',';
+    }
+}
+
+static void claim_cpus(unsigned first, unsigned last, void *arg)
+{
+    unsigned nid = *(unsigned *)arg;
+
+    for (unsigned cpu = first; cpu <= last && cpu < q_topology.nr_cpus; cpu++)
+        q_topology.cpu_nid[cpu] = (uint8_t)nid;
+}
+
+static void map_cpus_of(unsigned kernel_id, unsigned nid)
+{
+    char path[96], text[4096];
+    struct q_buf b = {.at = path, .size = sizeof(path)};
+
+    q_buf_printf(&b, "/sys/devices/system/node/node%u/cpulist", kernel_id);
+    if (q_read_file(path, text, sizeof(text)) > 0)
+        each_range(text, claim_cpus, &nid);
+}
+
+/* CPUs of a node without usable memory go to the nearest node below it in number, else to the first. */
+static void map_memoryless(unsigned first, unsigned last, void *arg)
+{
+    for (unsigned id = first; id <= last && id < MAX_KERNEL_NODES; id++) {
+        unsigned nearest = 0;
+        bool has_memory = false;
+
+        for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++) {
+            has_memory |= q_topology.kernel_id[nid] == id;
+            if (q_topology.kernel_id[nid] <= id)
+                nearest = nid;
+        }
+        if (!has_memory)
+            map_cpus_of(id, nearest);
+    }
+}
+
+static void fake_nodes(unsigned nr)
+{
+    struct q_topology *t = &q_topology;
+
+    t->nr_nodes = nr;
+    t->bind = false;
+    for (unsigned cpu = 0; cpu < t->nr_cpus && t->cpu_nid != NULL; cpu++)
+        t->cpu_nid[cpu] = (uint8_t)(cpu % nr);
+}
+
+static void default_distances(void)
+{
+    for (unsigned a = 0; a < q_topology.nr_nodes; a++)
+        for (unsigned b = 0; b < q_topology.nr_nodes; b++)
+            q_topology.distance[a][b] = a == b ? LOCAL_DISTANCE : REMOTE_DISTANCE;
+}
+
+/* A policy the user chose (numactl) stands above ours. */
+static bool user_has_policy(void)
+{
+    int mode = MPOL_DEFAULT;
+    long ret = q_arch_syscall6(SYS_get_mempolicy, (long)&mode, 0, 0, 0, 0, 0);
+
+    return ret == 0 && mode != MPOL_DEFAULT;
+}
+
+static void find_nodes(void)
+{
+    struct q_topology *t = &q_topology;
+    unsigned long mask[MAX_KERNEL_NODES / 64] = {0};
+    char text[1024];
+
+    t->nr_nodes = 0;
+    allowed_nodes(mask);
+    if (q_read_file("/sys/devices/system/node/has_memory", text, sizeof(text)) > 0)
+        each_range(text, add_node, mask);
+    if (t->nr_nodes == 0 || user_has_policy())
+        t->nr_nodes = 1;
+}
+
+void q_topology_init(void *(*scratch)(size_t bytes))
+{
+    struct q_topology *t = &q_topology;
+    char text[1024];
+
+    t->nr_cpus = highest("/sys/devices/system/cpu/possible", 63) + 1;
+    if (q_opt.numa == Q_NUMA_AUTO && q_opt.numa_fake == 0 &&
+        highest("/sys/devices/system/node/online", 0) > 0)
+        find_nodes();
+    default_distances();
+    if (t->nr_nodes == 1 && q_opt.numa_fake <= 1)
+        return;
+    t->cpu_nid = scratch(t->nr_cpus);
+    if (t->cpu_nid == NULL) {
+        t->nr_nodes = 1;
+        return;
+    }
+    if (q_opt.numa_fake > 1) {
+        fake_nodes((unsigned)q_opt.numa_fake);
+        default_distances();
+        return;
+    }
+    t->bind = true;
+    for (unsigned nid = 0; nid < t->nr_nodes; nid++) {
+        read_distances(nid);
+        map_cpus_of(t->kernel_id[nid], nid);
+    }
+    if (q_read_file("/sys/devices/system/node/online", text, sizeof(text)) > 0)
+        each_range(text, map_memoryless, NULL);
+}
+
+unsigned q_this_cpu(void)
+{
+    unsigned cpu = 0;
+
+    if (&__rseq_offset != NULL && __rseq_size > 0) {
+        /* struct rseq: cpu_id is its second word; negative while not registered. */
+        const volatile int *area = (const volatile int *)(q_thread_pointer() + __rseq_offset);
+        int id = area[1];
+        if (q_likely(id >= 0 && (unsigned)id < q_topology.nr_cpus))
+            return (unsigned)id;
+    }
+    q_arch_syscall6(SYS_getcpu, (long)&cpu, 0, 0, 0, 0, 0);
+    return cpu < q_topology.nr_cpus ? cpu : 0;
+}
+
+unsigned q_this_nid(void)
+{
+    if (q_likely(q_topology.cpu_nid == NULL))
+        return 0;
+    return q_topology.cpu_nid[q_this_cpu()];
+}
+
+long q_node_bind(void *addr, size_t len, unsigned nid)
+{
+    unsigned long mask[MAX_KERNEL_NODES / 64] = {0};
+    unsigned id = q_topology.kernel_id[nid];
+
+    if (!q_topology.bind)
+        return 0;
+    mask[id / 64] = 1ul << (id % 64);
+    return q_arch_syscall6(SYS_mbind, (long)addr, (long)len, MPOL_PREFERRED, (long)mask,
+                           MAX_KERNEL_NODES, 0);
+}

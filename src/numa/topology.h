@@ -1,0 +1,45 @@
+/*
+ * topology.h - which CPUs and memory nodes there are, and where we run.
+ *
+ * Everything comes from sysfs and raw system calls; libnuma is not needed.
+ * Nodes that hold memory we may use get dense numbers 0..q_nr_nodes-1 here
+ * ("nid"); the kernel's own numbers, which may have gaps, are kept beside
+ * them. CPUs of nodes without memory belong to the nearest node that has
+ * some. Nodes without CPUs are nobody's local node and therefore serve only
+ * as fallback.
+ *
+ * Fixed after q_topology_init(), so readers need no lock.
+ */
+#ifndef Q_NUMA_TOPOLOGY_H
+#define Q_NUMA_TOPOLOGY_H
+
+#include "base/types.h"
+
+struct q_topology {
+    unsigned nr_cpus;                 /* possible CPUs: the highest number plus one */
+    unsigned nr_nodes;                /* nodes with memory that we may use, at least 1 */
+    bool bind;                        /* memory is bound to its node with mbind */
+    uint16_t kernel_id[Q_MAX_NODES];  /* nid -> the kernel's number */
+    uint8_t *cpu_nid;                 /* CPU -> nid; NULL while there is one node */
+    uint8_t distance[Q_MAX_NODES][Q_MAX_NODES]; /* 10 is local, as in ACPI's SLIT */
+};
+
+extern struct q_topology q_topology;
+
+/* Read the machine. scratch gives memory for the CPU map (one byte per CPU). */
+void q_topology_init(void *(*scratch)(size_t bytes));
+
+/* The CPU this thread runs on right now: a hint, stale as soon as it is read. */
+unsigned q_this_cpu(void);
+
+/* The node of that CPU. */
+unsigned q_this_nid(void);
+
+/*
+ * Prefer node nid for the pages of [addr, addr + len). Preferred, not bound:
+ * when the node is full the kernel may go elsewhere instead of killing us.
+ * Returns 0 or a negative errno; failing is harmless.
+ */
+long q_node_bind(void *addr, size_t len, unsigned nid);
+
+#endif

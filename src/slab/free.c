@@ -1,0 +1,217 @@
+/*
+ * free.c - freeing, off the fast path.
+ *
+ * The slab's remote word (remote.h) says who owns it:
+ *
+ *   this thread    push onto the freelist
+ *   nobody, full   take the slab: it is ours now, with one free object
+ *   nobody, shared push onto the remote word; the last object frees the slab
+ *   another heap   collect a batch, then push it onto the remote word
+ *
+ * Slabs that this heap filled come back to it without limit. Of slabs that
+ * others filled ("guests") it keeps a few; the oldest goes to the node's
+ * shared list, where whoever allocates finds it. So a thread that only frees
+ * cannot hoard what another could use.
+ */
+#include "base/msg.h"
+#include "slab/slub.h"
+
+#define BATCH_BYTES 4096u
+#define BATCH_MAX 32u
+
+static void free_local(struct q_heap *heap, struct q_slab *s, struct q_object *o, uint64_t key)
+{
+    o->key = key;
+    o->next = s->freelist;
+    s->freelist = o;
+    if (--s->used == 0)
+        q_slub_count_down(heap, s);
+}
+
+/* The oldest guest leaves when a new one comes. */
+static void add_guest(struct q_heap *heap, struct q_slab *s)
+{
+    uint32_t at = heap->next_guest++ % Q_NR_GUESTS, old = heap->guest[at];
+
+    if (old != 0) {
+        struct q_slab *oldest = q_slab_at(old);
+        q_heap_drop_slab(heap, oldest, oldest->freelist, q_chain_length(oldest->freelist));
+    }
+    heap->guest[at] = s->number;
+    s->flags |= Q_SLAB_GUEST;
+}
+
+/* Become the owner of a full slab by freeing one of its objects. False: somebody else was first. */
+static bool adopt(struct q_heap *heap, struct q_slab *s, uint64_t w, struct q_object *o, uint32_t k)
+{
+    uint64_t now = q_remote_make(s, w, NULL, 0, heap->id);
+
+    /* Acquire: the slab's fields as its last owner left them. */
+    if (!atomic_compare_exchange_strong_explicit(&s->remote, &w, now, memory_order_acquire,
+                                                 memory_order_relaxed))
+        return false;
+    s->freelist = NULL;
+    s->used = s->carved;
+    s->debt = 0;
+    s->flags = 0;
+    q_slab_next_epoch(s, heap->tp);
+    q_slab_arm(s, heap->tp, heap->fast);
+    q_partial_add(heap, s);
+    if (q_remote_home(w) != heap->id)
+        add_guest(heap, s);
+    free_local(heap, s, o, q_slab_key(s, k));
+    return true;
+}
+
+/*
+ * Push a list of objects that are not ours to free locally. Whatever state
+ * the slab is in, or changes to meanwhile, one of the branches fits.
+ */
+static void push_remote(struct q_slab *s, struct q_object *head, struct q_object *tail, uint32_t nr)
+{
+    uint64_t w = atomic_load_explicit(&s->remote, memory_order_relaxed), now;
+
+    for (;;) {
+        uint16_t owner = q_remote_owner(w);
+
+        if (owner == 0 && (w & Q_REMOTE_SHARED) == 0) {
+            if (q_shared_add(s, head, tail, nr))
+                return;
+            w = atomic_load_explicit(&s->remote, memory_order_relaxed);
+            continue;
+        }
+        uint32_t total = q_remote_count(w) + nr;
+        tail->next = q_remote_head(s, w);
+        now = q_remote_make(s, w, head, total, owner);
+        /* A hint: the owner's counter may change under our eyes. */
+        bool tell = owner != 0 && (w & Q_REMOTE_WARNED) == 0 &&
+                    total >= __atomic_load_n(&s->used, __ATOMIC_RELAXED) + s->debt;
+        if (tell)
+            now |= Q_REMOTE_WARNED;
+        uint32_t carved = s->carved;
+        /* Release: links and contents of the objects before they can be seen. */
+        if (!atomic_compare_exchange_weak_explicit(&s->remote, &w, now, memory_order_release,
+                                                   memory_order_relaxed))
+            continue;
+        if (tell)
+            atomic_fetch_add_explicit(&q_heaps[owner]->told, 1, memory_order_relaxed);
+        else if (owner == 0 && total == carved)
+            q_shared_reap(s);
+        return;
+    }
+}
+
+void q_batch_flush(struct q_heap *heap, struct q_batch *b)
+{
+    struct q_slab *s = b->slab;
+
+    if (s == NULL)
+        return;
+    struct q_object *head = b->head, *tail = b->tail;
+    uint32_t nr = b->nr;
+    *b = (struct q_batch){NULL};
+    push_remote(s, head, tail, nr);
+}
+
+static void add_to_batch(struct q_heap *heap, struct q_slab *s, struct q_object *o)
+{
+    struct q_batch *b = &heap->batch[s->number % Q_NR_BATCHES];
+
+    if (b->slab != s) {
+        q_batch_flush(heap, b);
+        b->slab = s;
+        b->tail = o;
+        o->next = NULL;
+    } else {
+        o->next = b->head;
+    }
+    b->head = o;
+    b->nr++;
+    if (b->nr >= BATCH_MAX || b->nr * q_slab_class(s)->size >= BATCH_BYTES)
+        q_batch_flush(heap, b);
+}
+
+/* Is o on the list that starts at `list`? The list may change under our eyes, so every step is checked. */
+static bool on_list(const struct q_slab *s, const struct q_object *list, const struct q_object *o)
+{
+    const char *start = q_slab_start(s);
+
+    for (uint32_t n = 0; list != NULL && n <= s->carved; n++) {
+        if ((uintptr_t)list - (uintptr_t)start >= Q_SLAB_SIZE || ((uintptr_t)list & 15) != 0)
+            return false;
+        if (list == o)
+            return true;
+        list = list->next;
+    }
+    return false;
+}
+
+static bool in_a_batch(const struct q_slab *s, const struct q_object *o)
+{
+    uint32_t nr = atomic_load_explicit(&q_nr_heaps, memory_order_acquire);
+
+    for (uint32_t id = 1; id <= nr; id++) {
+        const struct q_batch *b = &q_heaps[id]->batch[s->number % Q_NR_BATCHES];
+        if (b->slab == s && on_list(s, b->head, o))
+            return true;
+    }
+    return false;
+}
+
+bool q_slub_is_free(struct q_slab *s, const void *p)
+{
+    const struct q_object *o = p;
+    const struct q_heap *heap = q_heap;
+    uint32_t k = (uint32_t)((size_t)((const char *)p - q_slab_start(s)) / q_slab_class(s)->size);
+    uint64_t w = atomic_load_explicit(&s->remote, memory_order_acquire);
+
+    /* The key of this epoch, or of an earlier one while the object waits on a chain. */
+    if (o->key - q_slab_key(s, k) + s->epoch >= q_slab_class(s)->excess)
+        return false;
+    if (on_list(s, q_remote_head(s, w), o) || in_a_batch(s, o))
+        return true;
+    if (q_remote_owner(w) == 0 || q_remote_owner(w) != heap->id)
+        return false;
+    return on_list(s, s->freelist, o) ||
+           ((s->flags & Q_SLAB_CURRENT) != 0 && on_list(s, heap->chain[s->cls], o));
+}
+
+static enum q_free_result free_busy(struct q_heap *heap, struct q_slab *s, struct q_object *o, uint32_t k)
+{
+    uint64_t w = atomic_load_explicit(&s->remote, memory_order_acquire);
+
+    if (heap != NULL && q_remote_owner(w) == heap->id) {
+        free_local(heap, s, o, q_slab_key(s, k));
+        return Q_FREED;
+    }
+    o->key = q_slab_key(s, k);
+    if (heap != NULL && q_remote_owner(w) == 0 && (w & Q_REMOTE_SHARED) == 0 &&
+        adopt(heap, s, w, o, k))
+        return Q_FREED;
+    if (heap != NULL && q_remote_owner(w) != 0)
+        add_to_batch(heap, s, o);
+    else
+        push_remote(s, o, o, 1);
+    return Q_FREED;
+}
+
+enum q_free_result q_slub_free(struct q_slab *s, void *p)
+{
+    const struct q_class *c = q_slab_class(s);
+    size_t off = (size_t)((char *)p - q_slab_start(s));
+    uint32_t k = (uint32_t)(off / c->size);
+
+    if (off % c->size != 0 || k >= s->carved)
+        return Q_FREE_INTERIOR;
+    if (q_slub_is_free(s, p))
+        return Q_FREE_TWICE;
+    struct q_heap *heap = q_heap_get();
+    if (heap == NULL || heap->busy)
+        return free_busy(NULL, s, p, k);
+    heap->busy = true;
+    atomic_signal_fence(memory_order_seq_cst);
+    enum q_free_result r = free_busy(heap, s, p, k);
+    atomic_signal_fence(memory_order_seq_cst);
+    heap->busy = false;
+    return r;
+}

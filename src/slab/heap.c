@@ -1,0 +1,246 @@
+/* heap.c - see heap.h: making, ending and adopting heaps. */
+#include "slab/heap.h"
+
+#include <limits.h>
+#include <pthread.h>
+#include <string.h>
+
+#include "base/msg.h"
+#include "slab/slub.h"
+
+/* Thread pointers nearer than this could fool the test of slab.h. */
+#define TP_APART ((uintptr_t)256 << 10)
+
+struct q_heap q_heap_none;
+__thread struct q_heap *q_heap __attribute__((tls_model("initial-exec"))) = &q_heap_none;
+
+struct q_heap *q_heaps[Q_MAX_HEAPS + 1];
+_Atomic uint32_t q_nr_heaps;
+struct q_lock q_heap_lock;
+
+static struct q_heap *free_heaps; /* heaps of threads that ended */
+static pthread_key_t exit_key;
+static bool have_key;
+
+/* Set while the thread is past its last destructor: it gets no heap any more. */
+static __thread bool gone __attribute__((tls_model("initial-exec")));
+
+/*
+ * Threads whose thread pointers are near each other, or a multiple of the
+ * window apart, would pass each other's test; the later of two goes without.
+ */
+static bool tp_is_apart(uintptr_t tp)
+{
+    uintptr_t mask = q_mem.size != 0 ? q_mem.size - 1 : 0;
+
+    if (mask == 0)
+        return false;
+    for (uint32_t id = 1; id <= q_nr_heaps; id++) {
+        const struct q_heap *h = q_heaps[id];
+        uintptr_t d = (tp - h->tp) & mask;
+
+        if (h->live && (d < TP_APART || d > mask - TP_APART))
+            return false;
+    }
+    return true;
+}
+
+static struct q_heap *make_heap(void)
+{
+    uint32_t id = q_nr_heaps + 1;
+
+    if (id > Q_MAX_HEAPS)
+        return NULL;
+    struct q_heap *heap = q_meta_alloc(sizeof(*heap));
+    if (heap == NULL)
+        return NULL;
+    heap->id = (uint16_t)id;
+    for (size_t n = 0; n <= Q_TABLE_MAX; n++)
+        heap->class_of[n] = (uint8_t)q_class_of(n);
+    for (unsigned c = 0; c < Q_NR_CLASSES; c++)
+        heap->bin[c].patience = 1;
+    q_heaps[id] = heap;
+    /* Release: readers that see the number see the heap. */
+    atomic_store_explicit(&q_nr_heaps, id, memory_order_release);
+    return heap;
+}
+
+static void hook_thread(struct q_heap *heap)
+{
+    if (have_key && !heap->hooked) {
+        heap->hooked = true;
+        pthread_setspecific(exit_key, heap);
+    }
+}
+
+struct q_heap *q_heap_get(void)
+{
+    struct q_heap *heap = q_heap;
+
+    if (q_likely(heap != &q_heap_none)) {
+        if (q_unlikely(!heap->hooked))
+            hook_thread(heap);
+        return heap;
+    }
+    if (gone || !q_slub_init())
+        return NULL;
+    q_lock(&q_heap_lock);
+    heap = free_heaps;
+    if (heap != NULL)
+        free_heaps = heap->next_free;
+    else
+        heap = make_heap();
+    if (heap != NULL) {
+        heap->tp = q_thread_pointer();
+        heap->fast = tp_is_apart(heap->tp);
+        heap->live = true;
+        heap->hooked = false;
+    }
+    q_unlock(&q_heap_lock);
+    if (heap == NULL)
+        return NULL;
+    q_heap = heap;
+    hook_thread(heap); /* may allocate: from here on that works */
+    return heap;
+}
+
+uint32_t q_chain_length(const struct q_object *o)
+{
+    uint32_t n = 0;
+
+    for (; o != NULL; o = o->next)
+        n++;
+    return n;
+}
+
+void q_partial_add(struct q_heap *heap, struct q_slab *s)
+{
+    struct q_bin *bin = &heap->bin[s->cls];
+
+    s->flags |= Q_SLAB_PARTIAL;
+    s->prev = 0;
+    s->next = bin->partial;
+    if (s->next != 0)
+        q_slab_at(s->next)->prev = s->number;
+    bin->partial = s->number;
+}
+
+void q_partial_del(struct q_heap *heap, struct q_slab *s)
+{
+    if (s->prev != 0)
+        q_slab_at(s->prev)->next = s->next;
+    else
+        heap->bin[s->cls].partial = s->next;
+    if (s->next != 0)
+        q_slab_at(s->next)->prev = s->prev;
+    s->next = s->prev = 0;
+    s->flags &= (uint8_t)~Q_SLAB_PARTIAL;
+    for (unsigned i = 0; (s->flags & Q_SLAB_GUEST) != 0 && i < Q_NR_GUESTS; i++) {
+        if (heap->guest[i] == s->number) {
+            heap->guest[i] = 0;
+            s->flags &= (uint8_t)~Q_SLAB_GUEST;
+        }
+    }
+}
+
+void q_heap_drop_slab(struct q_heap *heap, struct q_slab *s, struct q_object *list, uint32_t nr)
+{
+    if (s->flags & Q_SLAB_PARTIAL)
+        q_partial_del(heap, s);
+    q_shared_put(s, list, nr);
+}
+
+/* Put a bin's chain and freelist together: all that is free in its current slab. */
+static void drop_current(struct q_heap *heap, unsigned cls)
+{
+    struct q_bin *bin = &heap->bin[cls];
+    struct q_slab *s = bin->current;
+    struct q_object *list = heap->chain[cls], *last = list;
+
+    if (s == NULL)
+        return;
+    while (last != NULL && last->next != NULL)
+        last = last->next;
+    if (last != NULL)
+        last->next = s->freelist;
+    else
+        list = s->freelist;
+    heap->chain[cls] = NULL;
+    bin->current = NULL;
+    s->flags = 0;
+    q_heap_drop_slab(heap, s, list, q_chain_length(list));
+}
+
+/* Give up everything a heap owns. Counters of slabs are not trusted: the lists are walked. */
+static void drop_all(struct q_heap *heap)
+{
+    for (unsigned i = 0; i < Q_NR_BATCHES; i++)
+        q_batch_flush(heap, &heap->batch[i]);
+    for (unsigned c = 0; c < Q_NR_CLASSES; c++) {
+        drop_current(heap, c);
+        while (heap->bin[c].partial != 0) {
+            struct q_slab *s = q_slab_at(heap->bin[c].partial);
+            q_heap_drop_slab(heap, s, s->freelist, q_chain_length(s->freelist));
+        }
+        heap->bin[c].slabs = 0;
+        heap->bin[c].patience = 1;
+    }
+}
+
+static void recycle(struct q_heap *heap)
+{
+    q_lock(&q_heap_lock);
+    heap->live = false;
+    heap->exited++;
+    heap->next_free = free_heaps;
+    free_heaps = heap;
+    q_unlock(&q_heap_lock);
+}
+
+void q_heap_exit(struct q_heap *heap)
+{
+    heap->busy = true;
+    drop_all(heap);
+    heap->busy = false;
+    recycle(heap);
+}
+
+/*
+ * Destructors of other keys may still allocate and free. So this one asks to
+ * be called again, round after round, and acts in the last.
+ */
+static void thread_ends(void *arg)
+{
+    static __thread int round __attribute__((tls_model("initial-exec")));
+    struct q_heap *heap = arg;
+
+    if (++round < PTHREAD_DESTRUCTOR_ITERATIONS && pthread_setspecific(exit_key, heap) == 0)
+        return;
+    gone = true;
+    q_heap = &q_heap_none;
+    q_heap_exit(heap);
+}
+
+void q_heap_hook_threads(void)
+{
+    if (!have_key && pthread_key_create(&exit_key, thread_ends) == 0)
+        have_key = true;
+}
+
+void q_heap_after_fork(void)
+{
+    struct q_heap *mine = q_heap;
+
+    for (uint32_t id = 1; id <= q_nr_heaps; id++) {
+        struct q_heap *heap = q_heaps[id];
+
+        if (heap == mine || !heap->live)
+            continue;
+        if (heap->busy) {
+            heap->live = false; /* caught in the middle: what it owns stays as it is */
+            continue;
+        }
+        drop_all(heap);
+        recycle(heap);
+    }
+}

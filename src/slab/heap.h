@@ -1,0 +1,101 @@
+/*
+ * heap.h - a thread's heap: its slabs, and the chains malloc pops from.
+ *
+ *   heap
+ *    class_of[size] -> class
+ *    chain[class] -> obj -> obj -> obj            ready to be handed out
+ *    bin[class].current ---> slab that the chain was taken from
+ *              .partial ---> slab <-> slab        owned, with free objects
+ *    batch[] : objects of other heaps' slabs, on their way home
+ *
+ * Only the owning thread touches a heap, but for `told` and, after the
+ * thread's end, whoever adopts it. While `busy` is set its lists may be in
+ * the middle of a change: a signal handler that finds it set, and the child
+ * of a fork that copied it so, must leave it alone.
+ *
+ * A thread without a heap (at its first allocation, or after its last
+ * destructor ran) has q_heap pointing to q_heap_none, whose chains are empty
+ * for ever, so that the fast path needs no test of its own.
+ */
+#ifndef Q_SLAB_HEAP_H
+#define Q_SLAB_HEAP_H
+
+#include "slab/remote.h"
+
+#define Q_NR_BATCHES 8
+#define Q_NR_GUESTS 16
+#define Q_MAX_HEAPS 65535
+
+/* Objects freed here that belong to one slab of another heap. */
+struct q_batch {
+    struct q_slab *slab;
+    struct q_object *head, *tail;
+    uint32_t nr;
+};
+
+struct q_bin {
+    struct q_slab *current;
+    uint32_t partial;  /* slab number; 0: none */
+    uint32_t slabs;    /* slabs this heap has made of the class and not given back: its growth */
+    uint32_t patience; /* frees to let pass before looking whether `current` is empty */
+    uint32_t pad;
+    uint64_t handed;   /* objects moved to the chain, ever */
+};
+
+struct q_heap {
+    uint8_t class_of[Q_TABLE_MAX + 8];
+    struct q_object *chain[Q_NR_CLASSES];
+    struct q_bin bin[Q_NR_CLASSES];
+    struct q_batch batch[Q_NR_BATCHES];
+    uint32_t guest[Q_NR_GUESTS]; /* slab numbers of guests, a ring */
+    uint32_t next_guest;
+    uint32_t ticks;
+    uint16_t id;    /* 1..Q_MAX_HEAPS */
+    bool fast;      /* free() may use the test of slab.h for this heap's slabs */
+    bool live;      /* belongs to a running thread */
+    bool busy;      /* see above */
+    bool hooked;    /* the thread's end will be noticed */
+    uintptr_t tp;   /* the owner's thread pointer */
+    struct q_heap *next_free;
+    _Atomic uint32_t told; /* slabs of ours that others saw to be empty */
+    uint64_t exited;  /* times this heap changed hands */
+};
+
+extern struct q_heap q_heap_none;
+
+/* The calling thread's heap. Initial-exec: one load, and never a call into libc. */
+extern __thread struct q_heap *q_heap __attribute__((tls_model("initial-exec"), visibility("hidden")));
+
+/* All heaps by id; entries are never removed. */
+extern struct q_heap *q_heaps[Q_MAX_HEAPS + 1];
+extern _Atomic uint32_t q_nr_heaps;
+
+/* Guards the making and recycling of heaps. */
+extern struct q_lock q_heap_lock;
+
+/* The heap of this thread, made now if need be; NULL where it cannot have one. */
+struct q_heap *q_heap_get(void);
+
+/* The thread ends: what its heap owns becomes others'. */
+void q_heap_exit(struct q_heap *heap);
+
+/* Called once, when pthread keys may be used. */
+void q_heap_hook_threads(void);
+
+/*
+ * In a forked child: heaps of threads that are gone become adoptable. What
+ * was in the middle of a change is left as it is: lost, but whole.
+ */
+void q_heap_after_fork(void);
+
+/* Objects waiting on a chain. */
+uint32_t q_chain_length(const struct q_object *o);
+
+/* Unlink a slab from the heap's partial list of its class. */
+void q_partial_del(struct q_heap *heap, struct q_slab *s);
+void q_partial_add(struct q_heap *heap, struct q_slab *s);
+
+/* Give up one slab the heap owns: to the shared list, or destroyed where all of it is free. */
+void q_heap_drop_slab(struct q_heap *heap, struct q_slab *s, struct q_object *list, uint32_t nr);
+
+#endif

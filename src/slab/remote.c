@@ -1,0 +1,186 @@
+/* remote.c - see remote.h: the shared lists of slabs that nobody owns. */
+#include "slab/remote.h"
+
+#include "base/msg.h"
+#include "numa/topology.h"
+#include "zone/page_alloc.h"
+
+static struct q_shared_list *shared; /* [node][class] */
+
+static struct q_shared_list *list_of(unsigned nid, unsigned cls)
+{
+    return &shared[nid * Q_NR_CLASSES + cls];
+}
+
+static unsigned slab_nid(const struct q_slab *s)
+{
+    return q_pfn_zone(q_slab_pfn(s))->nid;
+}
+
+bool q_shared_init(void)
+{
+    shared = q_meta_alloc(q_topology.nr_nodes * Q_NR_CLASSES * sizeof(*shared));
+    return shared != NULL;
+}
+
+void q_shared_lock_all(bool patient)
+{
+    for (unsigned i = 0; i < q_topology.nr_nodes * Q_NR_CLASSES; i++)
+        q_lock_for_fork(&shared[i].lock, patient);
+}
+
+void q_shared_unlock_all(bool reset)
+{
+    for (unsigned i = 0; i < q_topology.nr_nodes * Q_NR_CLASSES; i++) {
+        if (reset)
+            q_lock_reset(&shared[i].lock);
+        else
+            q_unlock_for_fork(&shared[i].lock);
+    }
+}
+
+static void link_shared(struct q_shared_list *l, struct q_slab *s)
+{
+    s->prev = 0;
+    s->next = l->first;
+    if (l->first != 0)
+        q_slab_at(l->first)->prev = s->number;
+    l->first = s->number;
+    l->nr++;
+}
+
+static void unlink_shared(struct q_shared_list *l, struct q_slab *s)
+{
+    if (s->prev != 0)
+        q_slab_at(s->prev)->next = s->next;
+    else
+        l->first = s->next;
+    if (s->next != 0)
+        q_slab_at(s->next)->prev = s->prev;
+    s->next = s->prev = 0;
+    l->nr--;
+}
+
+static struct q_object *last_of(struct q_object *o)
+{
+    while (o != NULL && o->next != NULL)
+        o = o->next;
+    return o;
+}
+
+void q_shared_put(struct q_slab *s, struct q_object *list, uint32_t nr)
+{
+    struct q_shared_list *l = list_of(slab_nid(s), s->cls);
+    struct q_object *last = last_of(list);
+    uint64_t w, now;
+
+    q_slab_disarm(s);
+    s->freelist = NULL;
+    s->flags = 0;
+    q_lock(&l->lock);
+    link_shared(l, s);
+    w = atomic_load_explicit(&s->remote, memory_order_relaxed);
+    do {
+        if (last != NULL)
+            last->next = q_remote_head(s, w);
+        now = q_remote_make(s, w, list != NULL ? list : q_remote_head(s, w),
+                            nr + q_remote_count(w), 0);
+        now = (now | Q_REMOTE_SHARED) & ~Q_REMOTE_WARNED;
+        /* Release: whoever takes the slab sees its lists and counters. Acquire: the objects that others freed. */
+    } while (!atomic_compare_exchange_weak_explicit(&s->remote, &w, now, memory_order_acq_rel,
+                                                    memory_order_relaxed));
+    bool empty = q_remote_count(now) == s->carved;
+    if (empty) {
+        unlink_shared(l, s);
+        atomic_store_explicit(&s->remote, 0, memory_order_relaxed);
+    }
+    q_unlock(&l->lock);
+    if (empty)
+        q_slab_destroy(s);
+}
+
+bool q_shared_add(struct q_slab *s, struct q_object *head, struct q_object *tail, uint32_t nr)
+{
+    unsigned cls = s->cls; /* stable: the caller's objects keep the slab in being */
+    struct q_shared_list *l = list_of(slab_nid(s), cls);
+    bool done = false, empty = false;
+
+    q_lock(&l->lock);
+    uint64_t w = atomic_load_explicit(&s->remote, memory_order_relaxed);
+    if (q_remote_owner(w) == 0 && (w & Q_REMOTE_SHARED) == 0) {
+        tail->next = q_remote_head(s, w);
+        uint64_t now = q_remote_make(s, w, head, nr + q_remote_count(w), 0) | Q_REMOTE_SHARED;
+        /* Acquire: the slab's fields as its last owner left them. Release: the objects' links. */
+        done = atomic_compare_exchange_strong_explicit(&s->remote, &w, now, memory_order_acq_rel,
+                                                       memory_order_relaxed);
+        if (done) {
+            empty = q_remote_count(now) == s->carved;
+            if (empty)
+                atomic_store_explicit(&s->remote, 0, memory_order_relaxed);
+            else
+                link_shared(l, s);
+        }
+    }
+    q_unlock(&l->lock);
+    if (empty)
+        q_slab_destroy(s);
+    return done;
+}
+
+struct q_slab *q_shared_take(unsigned cls, uint16_t owner)
+{
+    struct q_shared_list *l = list_of(q_this_nid(), cls);
+    uint64_t w, now;
+
+    /* Relaxed peek: missing a slab that is just being added costs nothing. */
+    if (__atomic_load_n(&l->first, __ATOMIC_RELAXED) == 0)
+        return NULL;
+    q_lock(&l->lock);
+    struct q_slab *s = l->first != 0 ? q_slab_at(l->first) : NULL;
+    if (s != NULL) {
+        unlink_shared(l, s);
+        w = atomic_load_explicit(&s->remote, memory_order_relaxed);
+        do {
+            now = q_remote_make(s, w, NULL, 0, owner) & ~(Q_REMOTE_SHARED | Q_REMOTE_WARNED);
+            now = q_remote_with_home(now, owner);
+            /* Acquire: what the freers and the last owner wrote. */
+        } while (!atomic_compare_exchange_weak_explicit(&s->remote, &w, now, memory_order_acquire,
+                                                        memory_order_relaxed));
+        s->freelist = q_remote_head(s, w);
+        s->used = s->carved - q_remote_count(w);
+        s->debt = 0;
+        s->flags = 0;
+    }
+    q_unlock(&l->lock);
+    return s;
+}
+
+void q_shared_reap(struct q_slab *s)
+{
+    unsigned cls = __atomic_load_n(&s->cls, __ATOMIC_RELAXED);
+    struct q_shared_list *l = list_of(slab_nid(s), cls);
+    bool empty = false;
+
+    /* Meanwhile the slab may have been taken, destroyed and made anew, even for another class. */
+    q_lock(&l->lock);
+    /* Acquire: all frees are done before the memory goes. Under the lock a shared slab stays shared. */
+    uint64_t w = atomic_load_explicit(&s->remote, memory_order_acquire);
+    if (s->number != 0 && s->cls == cls && (w & Q_REMOTE_SHARED) != 0 && q_remote_owner(w) == 0 &&
+        q_remote_count(w) == s->carved) {
+        unlink_shared(l, s);
+        atomic_store_explicit(&s->remote, 0, memory_order_relaxed);
+        empty = true;
+    }
+    q_unlock(&l->lock);
+    if (empty)
+        q_slab_destroy(s);
+}
+
+uint32_t q_shared_count(unsigned cls)
+{
+    uint32_t nr = 0;
+
+    for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++)
+        nr += list_of(nid, cls)->nr;
+    return nr;
+}

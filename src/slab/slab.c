@@ -1,0 +1,152 @@
+/* slab.c - see slab.h: one slab's life. */
+#include "slab/slab.h"
+
+#include "base/msg.h"
+#include "base/opt.h"
+#include "slab/remote.h"
+#include "zone/page_alloc.h"
+
+#define CARVE_BYTES 4096u
+
+struct q_slab *q_slab_of(const void *p)
+{
+    size_t pfn = q_virt_to_pfn(p);
+
+    if (pfn == Q_BAD_PFN || !q_pfn_online(pfn))
+        return NULL;
+    uint32_t number = (uint32_t)(pfn >> q_slab_order());
+    struct q_page *head = q_pfn_to_page((size_t)number << q_slab_order());
+    /* Acquire: pairs with q_alloc_slab_pages(); the descriptor is set up once the type says so. */
+    if (__atomic_load_n(&head->type, __ATOMIC_ACQUIRE) != Q_PAGE_SLAB)
+        return NULL;
+    struct q_slab *s = q_slab_at(number + 1);
+    return s->number != 0 ? s : NULL;
+}
+
+struct q_slab *q_slab_create(unsigned cls)
+{
+    unsigned written;
+    struct q_page *page = q_alloc_slab_pages(&written);
+
+    if (page == NULL)
+        return NULL;
+    page->private = written;
+    uint32_t number = (uint32_t)(q_page_to_pfn(page) >> q_slab_order()) + 1;
+    struct q_slab *s = q_slab_at(number);
+
+    s->mult = q_classes[cls].mult;
+    s->span = 0;
+    s->freelist = NULL;
+    s->used = 0;
+    s->debt = 0;
+    s->epoch = 0;
+    s->next = s->prev = 0;
+    s->carved = 0;
+    s->cls = (uint8_t)cls;
+    s->flags = 0;
+    atomic_store_explicit(&s->remote, 0, memory_order_relaxed);
+    s->number = number;
+    return s;
+}
+
+/* Pages at the start of the slab that hold carved objects. */
+static unsigned carved_pages(const struct q_slab *s)
+{
+    size_t bytes = (size_t)s->carved * q_slab_class(s)->size;
+
+    return (unsigned)(q_align_up(bytes, q_page_size()) >> q_page_shift);
+}
+
+void q_slab_destroy(struct q_slab *s)
+{
+    struct q_page *page = q_slab_page(s);
+    unsigned written = (unsigned)q_max(page->private, carved_pages(s));
+
+    q_assert((s->flags & (Q_SLAB_PARTIAL | Q_SLAB_CURRENT)) == 0);
+    s->span = 0;
+    s->number = 0;
+    q_free_slab_pages(page, written);
+}
+
+void q_slab_arm(struct q_slab *s, uintptr_t tp, bool fast)
+{
+    const struct q_class *k = q_slab_class(s);
+    uint64_t shift = (1ull << 63) - (uint64_t)s->carved * k->excess + s->epoch;
+
+    __atomic_store_n(&s->tag, (uintptr_t)q_slab_start(s) + tp - shift * k->inv, __ATOMIC_RELAXED);
+    __atomic_store_n(&s->span, fast ? (int64_t)((uint64_t)s->carved * k->excess) : 0,
+                     __ATOMIC_RELAXED);
+}
+
+void q_slab_disarm(struct q_slab *s)
+{
+    __atomic_store_n(&s->span, 0, __ATOMIC_RELAXED);
+}
+
+void q_slab_next_epoch(struct q_slab *s, uintptr_t tp)
+{
+    bool fast = s->span != 0;
+
+    s->epoch = (uint16_t)(s->epoch + 1u < q_min(q_slab_class(s)->excess, 65535) ? s->epoch + 1 : 0);
+    q_slab_arm(s, tp, fast);
+}
+
+/* Fault in the pages up to `to` and some ahead, with one call instead of one fault each. */
+static void populate(struct q_slab *s, size_t to, unsigned ahead)
+{
+    static bool refused;
+    struct q_page *page = q_slab_page(s);
+    unsigned have = page->private, want = (unsigned)(q_align_up(to, q_page_size()) >> q_page_shift);
+
+    if (want <= have)
+        return;
+    want = (unsigned)q_min(have + q_max(ahead, want - have), Q_SLAB_SIZE >> q_page_shift);
+    page->private = want;
+    if (want - have < 2 || !q_opt.populate || refused || q_pageblock_of(q_slab_pfn(s))->huge)
+        return;
+    long ret = q_madvise(q_slab_start(s) + ((size_t)have << q_page_shift),
+                         (size_t)(want - have) << q_page_shift, MADV_POPULATE_WRITE);
+    if (ret == -22) /* EINVAL: before Linux 5.14 */
+        refused = true;
+}
+
+struct q_object *q_slab_carve(struct q_slab *s, unsigned ahead, uint32_t *nr)
+{
+    const struct q_class *k = q_slab_class(s);
+    uint32_t left = k->objs - s->carved, n = CARVE_BYTES / k->size;
+    char *at = q_slab_start(s) + (size_t)s->carved * k->size;
+
+    if (left == 0)
+        return NULL;
+    /* Up to the end of the page, so that the next page is touched only when it is needed. */
+    if (n > 1) {
+        size_t to_end = CARVE_BYTES - ((uintptr_t)at & (CARVE_BYTES - 1));
+        n = (uint32_t)q_max(to_end / k->size, 1);
+    }
+    n = (uint32_t)q_min(q_max(n, 1), left);
+    populate(s, q_min((size_t)(s->carved + n) * k->size, Q_SLAB_SIZE), ahead);
+    struct q_object *first = (struct q_object *)at, *o = first;
+    for (uint32_t i = 1; i < n; i++) {
+        o->next = (struct q_object *)((char *)o + k->size);
+        o = o->next;
+    }
+    o->next = NULL;
+    s->carved = (uint16_t)(s->carved + n);
+    *nr = n;
+    return first;
+}
+
+void q_slab_verify(const struct q_slab *s)
+{
+    uint32_t n = 0;
+    const char *start = q_slab_start(s), *end = start + Q_SLAB_SIZE;
+
+    for (const struct q_object *o = s->freelist; o != NULL; o = o->next, n++) {
+        if ((const char *)o < start || (const char *)o >= end || n > s->carved ||
+            (size_t)((const char *)o - start) % q_slab_class(s)->size != 0)
+            q_die("slab at %p: its free list leads to %p", (const void *)start, (const void *)o);
+    }
+    if (q_slab_used(s) + n != s->carved)
+        q_die("slab at %p: %u used and %u free of %u carved", (const void *)start, q_slab_used(s),
+              n, s->carved);
+}

@@ -1,0 +1,412 @@
+/*
+ * slub.c - allocation: where the next chain of objects comes from.
+ *
+ *   1. the current slab: its freelist, what others freed into it, or the
+ *      next page of it
+ *   2. a partial slab of this heap
+ *   3. a slab of the node that nobody owns
+ *   4. a new slab
+ *
+ * Steps 1 to 4 run with heap->busy set. A signal handler that interrupts
+ * them, and a thread that has no heap any more, are served from the spare
+ * heap, under its lock.
+ */
+#include "slab/slub.h"
+
+#include "base/msg.h"
+#include "base/opt.h"
+#include "zone/page_alloc.h"
+#include "zone/reclaim.h"
+
+#define PATIENCE_MAX 4096u
+#define TICKS_PER_RECLAIM 64u
+
+static struct q_lock init_lock, spare_lock;
+static struct q_heap *spare; /* serves whoever has no heap */
+static _Atomic int ready;    /* 0 not yet, 1 ready, -1 impossible */
+
+bool q_slub_init(void)
+{
+    /* Acquire: pairs with the release below. */
+    int state = atomic_load_explicit(&ready, memory_order_acquire);
+
+    if (q_likely(state != 0))
+        return state > 0;
+    q_lock(&init_lock);
+    state = atomic_load_explicit(&ready, memory_order_relaxed);
+    if (state == 0) {
+        q_base_init();
+        q_opt_init();
+        q_sizeclass_init();
+        state = q_mem_init() && q_shared_init() ? 1 : -1;
+        atomic_store_explicit(&ready, state, memory_order_release);
+    }
+    q_unlock(&init_lock);
+    return state > 0;
+}
+
+/* The heap for callers without one; spare_lock held. */
+static struct q_heap *spare_heap(void)
+{
+    if (spare == NULL) {
+        struct q_heap *heap = q_meta_alloc(sizeof(*heap));
+
+        if (heap == NULL)
+            return NULL;
+        q_lock(&q_heap_lock);
+        uint32_t id = q_nr_heaps + 1;
+        if (id <= Q_MAX_HEAPS) {
+            heap->id = (uint16_t)id;
+            heap->live = heap->hooked = true; /* lives for ever, and belongs to no thread */
+            heap->tp = 0;
+            q_heaps[id] = heap;
+            atomic_store_explicit(&q_nr_heaps, id, memory_order_release);
+            spare = heap;
+        }
+        q_unlock(&q_heap_lock);
+    }
+    return spare;
+}
+
+/* Take what others freed into an owned slab. Returns how many objects. */
+uint32_t q_slub_collect(struct q_slab *s)
+{
+    uint64_t w = atomic_load_explicit(&s->remote, memory_order_relaxed), now;
+
+    if (q_remote_count(w) == 0)
+        return 0;
+    do {
+        now = w & ~(Q_REMOTE_LIST | Q_REMOTE_WARNED);
+        /* Acquire: the links and contents that the freers wrote. */
+    } while (!atomic_compare_exchange_weak_explicit(&s->remote, &w, now, memory_order_acquire,
+                                                    memory_order_relaxed));
+    struct q_object *o = q_remote_head(s, w), *last = o;
+    while (last->next != NULL)
+        last = last->next;
+    last->next = s->freelist;
+    s->freelist = o;
+    uint32_t used = q_slab_used(s) - q_remote_count(w);
+    s->used = used;
+    s->debt = 0;
+    return q_remote_count(w);
+}
+
+/*
+ * Hand nr objects to the chain. They count as used from now on. The next
+ * look at the slab comes when all that was live before is freed, or later
+ * when such looks have been in vain.
+ */
+static void hand_out(struct q_heap *heap, struct q_slab *s, struct q_object *list, uint32_t nr,
+                     uint32_t live)
+{
+    struct q_bin *bin = &heap->bin[s->cls];
+    uint32_t countdown = (uint32_t)q_max(q_max(live, bin->patience), 1);
+
+    if (countdown > live + nr)
+        countdown = live + nr;
+    s->used = countdown;
+    s->debt = (uint16_t)(live + nr - countdown);
+    bin->handed += nr;
+    heap->chain[s->cls] = list;
+}
+
+/* More objects from an owned slab; false: it is full. */
+static bool refill_from(struct q_heap *heap, struct q_slab *s)
+{
+    struct q_bin *bin = &heap->bin[s->cls];
+    uint32_t nr;
+
+    q_slub_collect(s);
+    uint32_t used = q_slab_used(s);
+    if (s->freelist != NULL) {
+        struct q_object *list = s->freelist;
+
+        nr = s->carved - used;
+        q_assert(q_chain_length(list) == nr);
+        s->freelist = NULL;
+        /* In this order: a fork in between finds the objects lost, never on two lists. */
+        atomic_signal_fence(memory_order_seq_cst);
+        q_slab_next_epoch(s, heap->tp);
+        hand_out(heap, s, list, nr, used);
+        return true;
+    }
+    unsigned ahead = (unsigned)q_min(bin->slabs, Q_SLAB_SIZE >> q_page_shift);
+    struct q_object *list = q_slab_carve(s, ahead, &nr);
+    if (list == NULL)
+        return false;
+    q_slab_arm(s, heap->tp, heap->fast);
+    hand_out(heap, s, list, nr, used);
+    return true;
+}
+
+/* A full slab belongs to nobody: whoever frees into it first takes it. False: somebody freed meanwhile. */
+static bool let_go(struct q_slab *s)
+{
+    uint64_t w = atomic_load_explicit(&s->remote, memory_order_relaxed), now;
+
+    if (q_remote_count(w) > 0)
+        return false;
+    s->used = s->carved;
+    s->debt = 0;
+    s->flags = 0;
+    q_slab_disarm(s);
+    now = q_remote_make(s, w, NULL, 0, 0) & ~Q_REMOTE_WARNED;
+    /* Release: the next owner sees what this one wrote. */
+    return atomic_compare_exchange_strong_explicit(&s->remote, &w, now, memory_order_release,
+                                                   memory_order_relaxed);
+}
+
+static void make_current(struct q_heap *heap, struct q_slab *s)
+{
+    s->flags = Q_SLAB_CURRENT;
+    heap->bin[s->cls].current = s;
+}
+
+/* Give an empty slab of this heap back. */
+static void destroy_owned(struct q_heap *heap, struct q_slab *s)
+{
+    if (heap->bin[s->cls].slabs > 0)
+        heap->bin[s->cls].slabs--;
+    q_slab_destroy(s);
+}
+
+/* Slabs of ours that others emptied: find and release them. */
+static void reap_told(struct q_heap *heap)
+{
+    if (q_likely(atomic_load_explicit(&heap->told, memory_order_relaxed) < 4))
+        return;
+    atomic_store_explicit(&heap->told, 0, memory_order_relaxed);
+    for (unsigned c = 0; c < Q_NR_CLASSES; c++) {
+        for (uint32_t n = heap->bin[c].partial; n != 0;) {
+            struct q_slab *s = q_slab_at(n);
+
+            n = s->next;
+            if (q_remote_count(atomic_load_explicit(&s->remote, memory_order_relaxed)) == 0)
+                continue;
+            q_slub_collect(s);
+            if (q_slab_used(s) == 0) {
+                q_partial_del(heap, s);
+                destroy_owned(heap, s);
+            }
+        }
+    }
+}
+
+static struct q_slab *next_slab(struct q_heap *heap, unsigned cls)
+{
+    struct q_slab *s;
+
+    if (heap->bin[cls].partial != 0) {
+        s = q_slab_at(heap->bin[cls].partial);
+        q_partial_del(heap, s);
+        return s;
+    }
+    s = q_shared_take(cls, heap->id);
+    if (s == NULL) {
+        s = q_slab_create(cls);
+        if (s == NULL)
+            return NULL;
+        heap->bin[cls].slabs++;
+        uint64_t w = q_remote_with_home(q_remote_make(s, 0, NULL, 0, heap->id), heap->id);
+        atomic_store_explicit(&s->remote, w, memory_order_release);
+    }
+    q_slab_arm(s, heap->tp, heap->fast);
+    return s;
+}
+
+/* Fill the chain of a class; false: out of memory. */
+static bool refill(struct q_heap *heap, unsigned cls)
+{
+    struct q_bin *bin = &heap->bin[cls];
+    struct q_slab *s;
+
+    while ((s = bin->current) != NULL) {
+        if (refill_from(heap, s))
+            return true;
+        if (let_go(s))
+            bin->current = NULL;
+    }
+    reap_told(heap);
+    do {
+        s = next_slab(heap, cls);
+        if (s == NULL)
+            return false;
+        make_current(heap, s);
+    } while (!refill_from(heap, s));
+    return true;
+}
+
+/* Rare work that is due now and then. */
+static void tick(struct q_heap *heap)
+{
+    if (q_likely(++heap->ticks % TICKS_PER_RECLAIM != 0))
+        return;
+    for (unsigned i = 0; i < Q_NR_BATCHES; i++)
+        q_batch_flush(heap, &heap->batch[i]);
+    q_reclaim_tick();
+}
+
+static void *pop(struct q_heap *heap, unsigned cls)
+{
+    struct q_object *o = heap->chain[cls];
+
+    heap->chain[cls] = o->next;
+    return o;
+}
+
+static void *alloc_from_spare(unsigned cls)
+{
+    void *p = NULL;
+
+    if (!q_slub_init())
+        return NULL;
+    q_lock(&spare_lock);
+    struct q_heap *heap = spare_heap();
+    if (heap != NULL && (heap->chain[cls] != NULL || refill(heap, cls)))
+        p = pop(heap, cls);
+    q_unlock(&spare_lock);
+    return p;
+}
+
+void *q_slub_alloc(unsigned cls)
+{
+    struct q_heap *heap = q_heap_get();
+
+    if (q_unlikely(heap == NULL || heap->busy))
+        return alloc_from_spare(cls);
+    heap->busy = true;
+    atomic_signal_fence(memory_order_seq_cst);
+    void *p = NULL;
+    if (heap->chain[cls] != NULL || refill(heap, cls))
+        p = pop(heap, cls);
+    tick(heap);
+    atomic_signal_fence(memory_order_seq_cst);
+    heap->busy = false;
+    return p;
+}
+
+/* The current slab seems to be empty, but for what waits on the chain. */
+static void current_countdown(struct q_heap *heap, struct q_slab *s)
+{
+    struct q_bin *bin = &heap->bin[s->cls];
+    struct q_object *chain = heap->chain[s->cls];
+    uint32_t waiting = q_chain_length(chain), used, live;
+
+    q_slub_collect(s);
+    used = q_slab_used(s);
+    live = used - waiting;
+    if (bin->patience < PATIENCE_MAX)
+        bin->patience *= 2;
+    if (live == 0) {
+        heap->chain[s->cls] = NULL;
+        bin->current = NULL;
+        s->flags = 0;
+        destroy_owned(heap, s);
+        return;
+    }
+    if (live < waiting) {
+        /* Few left: take the chain back, so that the last free is seen. */
+        struct q_object *last = chain;
+        while (last->next != NULL)
+            last = last->next;
+        heap->chain[s->cls] = NULL;
+        atomic_signal_fence(memory_order_seq_cst);
+        last->next = s->freelist;
+        s->freelist = chain;
+        bin->handed -= waiting;
+        s->used = live;
+        s->debt = 0;
+        return;
+    }
+    s->used = live;
+    s->debt = (uint16_t)(used - live);
+}
+
+void q_slub_count_down(struct q_heap *heap, struct q_slab *s)
+{
+    if (s->flags & Q_SLAB_CURRENT) {
+        current_countdown(heap, s);
+        return;
+    }
+    q_assert(s->debt == 0);
+    if (s->flags & Q_SLAB_PARTIAL)
+        q_partial_del(heap, s);
+    destroy_owned(heap, s);
+}
+
+void q_slub_countdown(struct q_slab *s)
+{
+    struct q_heap *heap = q_heap;
+
+    if (q_unlikely(heap->busy)) {
+        /* A signal handler inside the slow path: look again at the next free, if one can come. */
+        if (s->debt > 0) {
+            s->used = 1;
+            s->debt--;
+        }
+        return;
+    }
+    heap->busy = true;
+    atomic_signal_fence(memory_order_seq_cst);
+    q_slub_count_down(heap, s);
+    atomic_signal_fence(memory_order_seq_cst);
+    heap->busy = false;
+}
+
+/* What the calling thread holds back: batches on their way, a current slab with nothing live. */
+static void trim_heap(struct q_heap *heap)
+{
+    for (unsigned i = 0; i < Q_NR_BATCHES; i++)
+        q_batch_flush(heap, &heap->batch[i]);
+    atomic_store_explicit(&heap->told, 4, memory_order_relaxed);
+    reap_told(heap);
+    for (unsigned c = 0; c < Q_NR_CLASSES; c++) {
+        struct q_slab *s = heap->bin[c].current;
+
+        if (s == NULL)
+            continue;
+        q_slub_collect(s);
+        if (q_slab_used(s) == q_chain_length(heap->chain[c]))
+            current_countdown(heap, s);
+    }
+}
+
+void q_slub_trim(void)
+{
+    struct q_heap *heap = q_heap;
+
+    if (heap == &q_heap_none || heap->busy)
+        return;
+    heap->busy = true;
+    atomic_signal_fence(memory_order_seq_cst);
+    trim_heap(heap);
+    atomic_signal_fence(memory_order_seq_cst);
+    heap->busy = false;
+}
+
+void q_slub_fork_prepare(bool patient)
+{
+    q_lock_for_fork(&init_lock, patient);
+    q_lock_for_fork(&spare_lock, patient);
+    q_lock_for_fork(&q_heap_lock, patient);
+    if (atomic_load_explicit(&ready, memory_order_relaxed) > 0)
+        q_shared_lock_all(patient);
+}
+
+void q_slub_fork_parent(void)
+{
+    if (atomic_load_explicit(&ready, memory_order_relaxed) > 0)
+        q_shared_unlock_all(false);
+    q_unlock_for_fork(&q_heap_lock);
+    q_unlock_for_fork(&spare_lock);
+    q_unlock_for_fork(&init_lock);
+}
+
+void q_slub_fork_child(void)
+{
+    if (atomic_load_explicit(&ready, memory_order_relaxed) > 0)
+        q_shared_unlock_all(true);
+    q_lock_reset(&q_heap_lock);
+    q_lock_reset(&spare_lock);
+    q_lock_reset(&init_lock);
+}

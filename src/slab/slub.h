@@ -1,0 +1,53 @@
+/*
+ * slub.h - allocating and freeing objects, off the fast path.
+ *
+ * The fast paths themselves are in malloc/malloc.c, inlined there; they end
+ * here when a chain is empty or a pointer is anything but an object of a
+ * slab that the thread owns.
+ */
+#ifndef Q_SLAB_SLUB_H
+#define Q_SLAB_SLUB_H
+
+#include "slab/heap.h"
+
+/* Set up everything below malloc, once. False: there is no memory at all. */
+bool q_slub_init(void);
+
+/*
+ * An object of class cls, when the chain was empty (or the thread has no
+ * heap yet). NULL: out of memory.
+ */
+void *q_slub_alloc(unsigned cls);
+
+enum q_free_result {
+    Q_FREED,
+    Q_FREE_INTERIOR,   /* inside an object, or between the objects of a slab */
+    Q_FREE_TWICE,      /* already free */
+    Q_FREE_NOT_OURS,   /* no such slab */
+};
+
+/* Free an object of a slab, whoever owns it. Anything but Q_FREED means that nothing was changed. */
+enum q_free_result q_slub_free(struct q_slab *s, void *p);
+
+/* The owner's countdown of slab s has come to 0. */
+void q_slub_countdown(struct q_slab *s);
+
+/* Inside the layer, heap->busy set: take what others freed; the countdown of an owned slab is over. */
+uint32_t q_slub_collect(struct q_slab *s);
+void q_slub_count_down(struct q_heap *heap, struct q_slab *s);
+
+/* Send a batch to its slab. */
+void q_batch_flush(struct q_heap *heap, struct q_batch *b);
+
+/* Send all batches, give empty slabs back: for trim. */
+void q_slub_trim(void);
+
+/* True where p is an object of s that is free as far as can be known without its owner. */
+bool q_slub_is_free(struct q_slab *s, const void *p);
+
+/* fork: before (patient: see q_lock_for_fork()), in the parent after, in the child after. */
+void q_slub_fork_prepare(bool patient);
+void q_slub_fork_parent(void);
+void q_slub_fork_child(void);
+
+#endif

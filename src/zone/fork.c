@@ -1,0 +1,50 @@
+/*
+ * fork.c - the locks of this layer across fork().
+ *
+ * Taken in the order of doc/locking.md before, released in the parent, and
+ * simply cleared in the child, where no other thread exists.
+ */
+#include "zone/fork.h"
+
+#include "numa/topology.h"
+#include "zone/vmalloc.h"
+
+typedef void (*lock_fn)(struct q_lock *l);
+
+static void take(struct q_lock *l)
+{
+    q_lock_for_fork(l, true);
+}
+
+static void take_or_leave(struct q_lock *l)
+{
+    q_lock_for_fork(l, false);
+}
+
+static void each_lock(lock_fn fn)
+{
+    for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++)
+        for (unsigned type = 0; q_nodes[nid] != NULL && type < Q_NR_ZONES; type++)
+            for (unsigned cpu = 0; cpu < q_topology.nr_cpus; cpu++)
+                fn(&q_nodes[nid]->zones[type].pcp[cpu].lock);
+    for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++)
+        for (unsigned type = 0; q_nodes[nid] != NULL && type < Q_NR_ZONES; type++)
+            fn(&q_nodes[nid]->zones[type].lock);
+    fn(&q_vm_lock);
+    fn(&q_mem_lock);
+}
+
+void q_zone_fork_prepare(bool patient)
+{
+    each_lock(patient ? take : take_or_leave);
+}
+
+void q_zone_fork_parent(void)
+{
+    each_lock(q_unlock_for_fork);
+}
+
+void q_zone_fork_child(void)
+{
+    each_lock(q_lock_reset);
+}

@@ -1,0 +1,383 @@
+/* memmap.c - see memmap.h: reserving address space and bringing it online. */
+#include "zone/memmap.h"
+
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/sysinfo.h>
+
+#include "base/msg.h"
+#include "base/opt.h"
+#include "numa/topology.h"
+
+#define GUARD ((size_t)1 << 16) /* one page of any size */
+#define META_CHUNK ((size_t)1 << 18)
+#define WINDOW_MIN ((size_t)1 << 30)
+#define WINDOW_MAX ((size_t)1 << 43)
+#define GROW_MAX ((size_t)1 << 30)
+
+struct q_mem q_mem;
+struct q_lock q_mem_lock;
+struct q_node *q_nodes[Q_MAX_NODES];
+const char *const q_zone_names[Q_NR_ZONES] = {"Normal", "Movable"};
+
+/* Looked up while there is no window: a descriptor that fits no address. */
+static struct {
+    uint64_t words[8];
+} no_slab __attribute__((aligned(Q_CACHELINE)));
+
+struct q_lookup q_lookup = {.slabs = (char *)&no_slab, .mask = 0};
+
+static struct {
+    char *at;
+    size_t left;
+} meta;
+
+void *q_meta_alloc(size_t bytes)
+{
+    void *p = NULL;
+
+    bytes = q_align_up(bytes, 2 * Q_CACHELINE);
+    q_lock(&q_mem_lock);
+    if (bytes > meta.left) {
+        size_t chunk = q_align_up(bytes, META_CHUNK);
+        char *fresh = q_mmap(NULL, chunk, PROT_READ | PROT_WRITE, MAP_NORESERVE);
+
+        if (fresh != NULL) {
+            /* A neighbour of the last chunk continues it. */
+            if (meta.at == NULL || fresh != meta.at + meta.left) {
+                meta.at = fresh;
+                meta.left = 0;
+            }
+            meta.left += chunk;
+        }
+    }
+    if (bytes <= meta.left) {
+        p = meta.at;
+        meta.at += bytes;
+        meta.left -= bytes;
+        atomic_fetch_add_explicit(&q_mem.meta_bytes, bytes, memory_order_relaxed);
+    }
+    q_unlock(&q_mem_lock);
+    return p;
+}
+
+/* Reserve size bytes aligned to align; nothing is accessible yet. */
+static char *reserve(size_t size, size_t align)
+{
+    char *p = q_mmap(NULL, size + align, PROT_NONE, MAP_NORESERVE);
+
+    if (p == NULL)
+        return NULL;
+    char *start = (char *)q_align_up((uintptr_t)p, align);
+    if (start > p)
+        q_munmap(p, (size_t)(start - p));
+    if (start + size < p + size + align)
+        q_munmap(start + size, (size_t)(p + align - start));
+    return start;
+}
+
+/* The arrays that describe max_pages frames. */
+static bool reserve_arrays(size_t max_pages)
+{
+    size_t slabs = q_align_up((max_pages >> q_slab_order()) << Q_SLAB_DESC_SHIFT, GUARD);
+    size_t map = q_align_up(max_pages * sizeof(struct q_page), GUARD);
+    size_t blocks = q_align_up((max_pages >> q_pageblock_order()) * sizeof(struct q_pageblock), GUARD);
+    char *p = reserve(slabs + map + blocks + 4 * GUARD, GUARD);
+
+    if (p == NULL)
+        return false;
+    if (q_mprotect(p + GUARD, slabs, PROT_READ) != 0) {
+        q_munmap(p, slabs + map + blocks + 4 * GUARD);
+        return false;
+    }
+    q_lookup.slabs = p + GUARD;
+    q_mem.mem_map = (struct q_page *)(p + GUARD + slabs + GUARD);
+    q_mem.pageblocks = (struct q_pageblock *)((char *)q_mem.mem_map + map + GUARD);
+    q_mem.max_pages = max_pages;
+    return true;
+}
+
+static size_t wanted_window(void)
+{
+    struct sysinfo si;
+    size_t ram = (size_t)1 << 33;
+
+    if (q_opt.window != 0)
+        return (size_t)1 << q_ceil_log2(q_max(q_opt.window, 4 * q_max_block_size()));
+    if (sysinfo(&si) == 0)
+        ram = (size_t)si.totalram * si.mem_unit;
+    /* Twice the memory for each of the two zones, and for each node's share. */
+    size_t want = ((size_t)4 << q_ceil_log2(ram)) << q_ceil_log2(q_topology.nr_nodes);
+    return q_min(q_max(want, (size_t)1 << 36), WINDOW_MAX);
+}
+
+static bool init_window(void)
+{
+    size_t least = q_opt.window != 0 || q_opt.model == Q_MODEL_FLAT ? 4 * q_max_block_size() : WINDOW_MIN;
+
+    least <<= q_ceil_log2(q_topology.nr_nodes);
+    for (size_t size = wanted_window(); size >= least; size /= 2) {
+        char *base = reserve(size, size);
+
+        if (base == NULL)
+            continue;
+        if (!reserve_arrays(size >> q_page_shift)) {
+            q_munmap(base, size);
+            continue;
+        }
+        q_mem.base = (uintptr_t)base;
+        q_mem.size = size;
+        q_mem.node_shift = q_fls(size >> q_page_shift) - q_ceil_log2(q_topology.nr_nodes);
+        q_lookup.mask = ((size >> Q_SLAB_SHIFT) - 1) << Q_SLAB_DESC_SHIFT;
+        return true;
+    }
+    return false;
+}
+
+/* Room for as many sections as the limit, or memory, allows. */
+static bool init_sparse(void)
+{
+    struct rlimit as = {RLIM_INFINITY, RLIM_INFINITY};
+    size_t size = wanted_window();
+
+    if (getrlimit(RLIMIT_AS, &as) == 0 && as.rlim_cur != RLIM_INFINITY)
+        size = q_min(size, (size_t)1 << q_ceil_log2(as.rlim_cur));
+    for (; size >= q_max_block_size(); size /= 2) {
+        size_t sections = size / q_max_block_size(), hash = 2 * sections;
+
+        if (!reserve_arrays(size >> q_page_shift))
+            continue;
+        q_mem.section_addr = q_meta_alloc(sections * sizeof(*q_mem.section_addr));
+        q_mem.section_zone = q_meta_alloc(sections * sizeof(*q_mem.section_zone));
+        q_mem.section_hash = q_meta_alloc(hash * sizeof(*q_mem.section_hash));
+        if (q_mem.section_hash == NULL || q_mem.section_zone == NULL || q_mem.section_addr == NULL)
+            return false;
+        q_mem.hash_mask = hash - 1;
+        q_mem.sparse = true;
+        return true;
+    }
+    return false;
+}
+
+static void init_zone(struct q_zone *zone, unsigned nid, unsigned type)
+{
+    size_t half = q_mem.sparse ? 0 : ((size_t)1 << q_mem.node_shift) / 2;
+
+    zone->nid = (uint8_t)nid;
+    zone->type = (uint8_t)type;
+    zone->start_pfn = q_mem.sparse ? 0 : ((size_t)nid << q_mem.node_shift) + type * half;
+    zone->spanned_pages = half;
+    zone->frontier = zone->frontier_end = zone->start_pfn;
+}
+
+/* Own node first, then the others by distance; on each, the zone asked for, then the other. */
+static void build_zonelists(struct q_node *node)
+{
+    bool taken[Q_MAX_NODES] = {false};
+    unsigned at = 0;
+
+    for (unsigned i = 0; i < q_topology.nr_nodes; i++) {
+        unsigned best = Q_MAX_NODES;
+
+        for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++)
+            if (!taken[nid] && (best == Q_MAX_NODES || q_topology.distance[node->nid][nid] <
+                                                           q_topology.distance[node->nid][best]))
+                best = nid;
+        taken[best] = true;
+        for (unsigned type = 0; type < Q_NR_ZONES; type++) {
+            node->zonelist[type][at] = &q_nodes[best]->zones[type];
+            node->zonelist[type][at + 1] = &q_nodes[best]->zones[!type];
+        }
+        at += 2;
+    }
+}
+
+static bool init_nodes(void)
+{
+    for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++) {
+        struct q_node *node = q_meta_alloc(sizeof(*node));
+
+        if (node == NULL)
+            return false;
+        node->nid = nid;
+        node->node_start_pfn = q_mem.sparse ? 0 : (size_t)nid << q_mem.node_shift;
+        node->node_spanned_pages = q_mem.sparse ? q_mem.max_pages : (size_t)1 << q_mem.node_shift;
+        node->node_mem_map = q_mem.mem_map + node->node_start_pfn;
+        for (unsigned type = 0; type < Q_NR_ZONES; type++) {
+            init_zone(&node->zones[type], nid, type);
+            node->zones[type].pcp = q_meta_alloc(q_topology.nr_cpus * sizeof(struct q_pcp));
+            if (node->zones[type].pcp == NULL)
+                return false;
+        }
+        q_nodes[nid] = node;
+    }
+    for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++)
+        build_zonelists(q_nodes[nid]);
+    return true;
+}
+
+static void read_thp_mode(void)
+{
+    char text[64];
+
+    if (q_read_file("/sys/kernel/mm/transparent_hugepage/enabled", text, sizeof(text)) <= 0) {
+        q_mem.thp_never = true;
+        return;
+    }
+    q_mem.thp_always = strstr(text, "[always]") != NULL;
+    q_mem.thp_never = strstr(text, "[never]") != NULL;
+}
+
+/* Under a limit on address space a large reservation would take what the program needs. */
+static bool address_space_limited(void)
+{
+    struct rlimit as;
+
+    return getrlimit(RLIMIT_AS, &as) == 0 && as.rlim_cur != RLIM_INFINITY;
+}
+
+bool q_mem_init(void)
+{
+    bool flat_first = q_opt.model == Q_MODEL_FLAT ||
+                      (q_opt.model == Q_MODEL_AUTO && !address_space_limited());
+
+    q_topology_init(q_meta_alloc);
+    read_thp_mode();
+    if (!(flat_first && init_window()) && !init_sparse())
+        return false;
+    if (q_opt.verbose)
+        q_msg("%s memory model, %zu MiB, %u node(s), %u CPU(s), page size %zu",
+              q_mem.sparse ? "sparse" : (q_topology.nr_nodes > 1 ? "discontiguous" : "flat"),
+              (q_mem.max_pages << q_page_shift) >> 20, q_topology.nr_nodes, q_topology.nr_cpus,
+              q_page_size());
+    return init_nodes();
+}
+
+/* Make the parts of the arrays that describe [pfn, pfn + nr) writable. */
+static bool online_arrays(size_t pfn, size_t nr, unsigned nid)
+{
+    struct {
+        uintptr_t from, to;
+    } part[] = {
+        {(uintptr_t)q_lookup.slabs + (pfn >> q_slab_order() << Q_SLAB_DESC_SHIFT),
+         (uintptr_t)q_lookup.slabs + ((pfn + nr) >> q_slab_order() << Q_SLAB_DESC_SHIFT)},
+        {(uintptr_t)(q_mem.mem_map + pfn), (uintptr_t)(q_mem.mem_map + pfn + nr)},
+        {(uintptr_t)q_pageblock_of(pfn), (uintptr_t)q_pageblock_of(pfn + nr)},
+    };
+
+    for (unsigned i = 0; i < sizeof(part) / sizeof(part[0]); i++) {
+        char *from = (char *)q_align_down(part[i].from, q_page_size());
+        size_t len = q_align_up(part[i].to, q_page_size()) - (uintptr_t)from;
+
+        if (q_mprotect(from, len, PROT_READ | PROT_WRITE) != 0)
+            return false;
+        q_node_bind(from, len, nid);
+    }
+    return true;
+}
+
+/* Grow by an eighth of what is there, so that the number of calls stays logarithmic. */
+static size_t growth(const struct q_zone *zone)
+{
+    size_t step = q_align_up((zone->present_pages << q_page_shift) / 8, q_max_block_size());
+
+    return q_min(q_max(step, 4 * q_max_block_size()), GROW_MAX) >> q_page_shift;
+}
+
+static bool grow_window(struct q_zone *zone)
+{
+    size_t left = zone->start_pfn + zone->spanned_pages - zone->frontier_end;
+    size_t block = (size_t)1 << Q_MAX_ORDER;
+
+    for (size_t nr = q_min(growth(zone), left); nr >= block; nr = q_align_down(nr / 2, block)) {
+        void *at = q_pfn_to_virt(zone->frontier_end);
+
+        if (q_mprotect(at, nr << q_page_shift, PROT_READ | PROT_WRITE) != 0)
+            continue;
+        if (!online_arrays(zone->frontier_end, nr, zone->nid)) {
+            q_mprotect(at, nr << q_page_shift, PROT_NONE);
+            continue;
+        }
+        q_node_bind(at, nr << q_page_shift, zone->nid);
+        if (q_mem.thp_always)
+            q_madvise(at, nr << q_page_shift, MADV_NOHUGEPAGE);
+        zone->frontier_end += nr;
+        zone->present_pages += nr;
+        return true;
+    }
+    return false;
+}
+
+static size_t hash_slot(uintptr_t section_addr)
+{
+    return (section_addr / q_max_block_size() * 0x9e3779b97f4a7c15u) >> 20 & q_mem.hash_mask;
+}
+
+size_t q_section_pfn(uintptr_t addr)
+{
+    uintptr_t start = q_align_down(addr, q_max_block_size());
+
+    if (q_mem.section_hash == NULL)
+        return Q_BAD_PFN;
+    for (size_t slot = hash_slot(start);; slot = (slot + 1) & q_mem.hash_mask) {
+        /* Acquire: pairs with the release that published the section's address. */
+        uint32_t entry = atomic_load_explicit(&q_mem.section_hash[slot], memory_order_acquire);
+
+        if (entry == 0)
+            return Q_BAD_PFN;
+        if (q_mem.section_addr[entry - 1] == start)
+            return ((size_t)(entry - 1) << Q_SECTION_ORDER) + ((addr - start) >> q_page_shift);
+    }
+}
+
+/* One more section, wherever the kernel puts it. */
+static bool grow_sparse(struct q_zone *zone)
+{
+    size_t nr = (size_t)1 << Q_SECTION_ORDER;
+    bool done = false;
+
+    q_lock(&q_mem_lock);
+    size_t section = q_mem.nr_sections, pfn = section << Q_SECTION_ORDER;
+    if (pfn + nr <= q_mem.max_pages && online_arrays(pfn, nr, zone->nid)) {
+        char *at = reserve(q_max_block_size(), q_max_block_size());
+
+        if (at != NULL && q_mprotect(at, q_max_block_size(), PROT_READ | PROT_WRITE) == 0) {
+            q_node_bind(at, q_max_block_size(), zone->nid);
+            if (q_mem.thp_always)
+                q_madvise(at, q_max_block_size(), MADV_NOHUGEPAGE);
+            size_t slot = hash_slot((uintptr_t)at);
+            while (atomic_load_explicit(&q_mem.section_hash[slot], memory_order_relaxed) != 0)
+                slot = (slot + 1) & q_mem.hash_mask;
+            q_mem.section_addr[section] = (uintptr_t)at;
+            q_mem.section_zone[section] = zone;
+            q_mem.nr_sections++;
+            /* Release: whoever finds the entry sees the address and the zone. */
+            atomic_store_explicit(&q_mem.section_hash[slot], (uint32_t)section + 1,
+                                  memory_order_release);
+            zone->frontier = pfn;
+            zone->frontier_end = pfn + nr;
+            zone->present_pages += nr;
+            done = true;
+        } else if (at != NULL) {
+            q_munmap(at, q_max_block_size());
+        }
+    }
+    q_unlock(&q_mem_lock);
+    return done;
+}
+
+bool q_zone_grow(struct q_zone *zone)
+{
+    q_assert(zone->frontier == zone->frontier_end);
+    return q_mem.sparse ? grow_sparse(zone) : grow_window(zone);
+}
+
+bool q_pfn_online(size_t pfn)
+{
+    if (q_mem.sparse)
+        return true; /* only sections that are online have frame numbers */
+    if (q_nodes[pfn >> q_mem.node_shift] == NULL)
+        return false;
+    struct q_zone *zone = q_pfn_zone(pfn);
+    return pfn - zone->start_pfn < zone->present_pages;
+}

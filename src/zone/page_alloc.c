@@ -1,0 +1,301 @@
+/*
+ * page_alloc.c - see page_alloc.h.
+ *
+ * Where a block comes from, in this order: the free lists of the wanted
+ * mobility; a whole free pageblock of another mobility, which changes hands;
+ * the frontier; last, any free block of another mobility, taking the
+ * pageblock with it when most of it is free. After Gorman, "Supporting
+ * memory fragmentation avoidance", 2007.
+ */
+#include "zone/page_alloc.h"
+
+#include <string.h>
+
+#include "base/msg.h"
+#include "base/opt.h"
+#include "numa/topology.h"
+#include "zone/pageblock.h"
+#include "zone/reclaim.h"
+
+_Atomic size_t q_pages_in_use;
+
+bool q_charge(size_t pages)
+{
+    /* Relaxed: a counter that publishes nothing; the sum alone must be exact. */
+    size_t now = atomic_fetch_add_explicit(&q_pages_in_use, pages, memory_order_relaxed) + pages;
+
+    if (q_unlikely(q_opt.limit != 0) && now > q_opt.limit >> q_page_shift) {
+        q_uncharge(pages);
+        return false;
+    }
+    return true;
+}
+
+void q_uncharge(size_t pages)
+{
+    atomic_fetch_sub_explicit(&q_pages_in_use, pages, memory_order_relaxed);
+}
+
+/* Hand every free block of the pageblock at pfn to another mobility. */
+static void steal_pageblock(struct q_zone *zone, size_t pfn, enum q_mobility mobility)
+{
+    size_t per_block = (size_t)1 << q_pageblock_order();
+    size_t at = q_align_down(pfn, per_block), end = at + per_block;
+
+    q_pageblock_of(pfn)->mobility = (uint8_t)mobility;
+    zone->nr_steal++;
+    while (at < end) {
+        struct q_page *page = q_pfn_to_page(at);
+
+        if (page->type == Q_PAGE_BUDDY) {
+            q_buddy_retype(&zone->buddy, page, mobility);
+            at += (size_t)1 << page->order;
+        } else {
+            at++;
+        }
+    }
+}
+
+static bool steal_whole(struct q_zone *zone, enum q_mobility mobility)
+{
+    for (unsigned other = 0; other < Q_NR_MOBILITIES; other++) {
+        if (other == mobility)
+            continue;
+        struct q_page *page = q_buddy_largest(&zone->buddy, q_pageblock_order(), other);
+        if (page == NULL)
+            continue;
+        size_t pfn = q_page_to_pfn(page), end = pfn + ((size_t)1 << page->order);
+        q_buddy_retype(&zone->buddy, page, mobility);
+        for (; pfn < end; pfn += (size_t)1 << q_pageblock_order())
+            q_pageblock_of(pfn)->mobility = (uint8_t)mobility;
+        zone->nr_steal++;
+        return true;
+    }
+    return false;
+}
+
+static bool steal_part(struct q_zone *zone, unsigned order, enum q_mobility mobility)
+{
+    for (unsigned other = 0; other < Q_NR_MOBILITIES; other++) {
+        struct q_page *page =
+            other == mobility ? NULL : q_buddy_largest(&zone->buddy, order, other);
+
+        if (page == NULL)
+            continue;
+        if (q_pageblock_mostly_free(q_page_to_pfn(page)))
+            steal_pageblock(zone, q_page_to_pfn(page), mobility);
+        else
+            q_buddy_retype(&zone->buddy, page, mobility);
+        return true;
+    }
+    return false;
+}
+
+/* Give the next largest block of the frontier to the free lists. */
+static bool cut_frontier(struct q_zone *zone, enum q_mobility mobility)
+{
+    if (zone->frontier == zone->frontier_end && !q_zone_grow(zone))
+        return false;
+    size_t pfn = zone->frontier, end = pfn + ((size_t)1 << Q_MAX_ORDER);
+
+    for (size_t p = pfn; p < end; p += (size_t)1 << q_pageblock_order()) {
+        struct q_pageblock *block = q_pageblock_of(p);
+        block->mobility = (uint8_t)mobility;
+        block->nr_free = (uint16_t)(1u << q_pageblock_order());
+    }
+    q_zone_want_huge(zone, pfn);
+    q_buddy_free(&zone->buddy, q_pfn_to_page(pfn), pfn, Q_MAX_ORDER, mobility, false);
+    zone->frontier = end;
+    return true;
+}
+
+struct q_page *q_zone_take(struct q_zone *zone, unsigned order, size_t nr, enum q_mobility mobility,
+                           bool *zero)
+{
+    struct q_page *page;
+
+    while ((page = q_buddy_alloc(&zone->buddy, order, mobility)) == NULL) {
+        if (!steal_whole(zone, mobility) && !cut_frontier(zone, mobility) &&
+            !steal_part(zone, order, mobility))
+            return NULL;
+    }
+    size_t pfn = q_page_to_pfn(page), block = (size_t)1 << order;
+    *zero = q_pageblock_taken(zone, pfn, nr);
+    if (nr < block)
+        q_buddy_free_range(&zone->buddy, page + nr, pfn + nr, block - nr, mobility, false);
+    zone->nr_alloc++;
+    return page;
+}
+
+void q_zone_give(struct q_zone *zone, struct q_page *page, size_t nr, size_t written)
+{
+    size_t pfn = q_page_to_pfn(page);
+
+    q_pageblock_freed(zone, pfn, nr, written);
+    q_buddy_free_range(&zone->buddy, page, pfn, nr, q_pageblock_of(pfn)->mobility,
+                       q_pageblock_mostly_free(pfn));
+    zone->nr_free_calls++;
+}
+
+static enum q_mobility mobility_of(q_gfp_t gfp)
+{
+    if (gfp & Q_GFP_RECLAIMABLE)
+        return Q_RECLAIMABLE;
+    return gfp & Q_GFP_MOVABLE ? Q_MOVABLE : Q_UNMOVABLE;
+}
+
+/* Walk the zonelist of a node; on success the run's head is filled in. */
+static struct q_page *alloc_on(unsigned nid, q_gfp_t gfp, unsigned order, size_t nr)
+{
+    struct q_zone **list = q_nodes[nid]->zonelist[gfp & Q_GFP_MOVABLE ? Q_ZONE_MOVABLE : Q_ZONE_NORMAL];
+    bool zero = false;
+
+    if (!q_charge(nr))
+        return NULL;
+    for (; *list != NULL; list++) {
+        struct q_zone *zone = *list;
+
+        if ((gfp & Q_GFP_THISNODE) != 0 && zone->nid != nid)
+            break;
+        q_lock(&zone->lock);
+        struct q_page *page = q_zone_take(zone, order, nr, mobility_of(gfp), &zero);
+        q_zone_tick(zone);
+        if (page != NULL) {
+            page->type = Q_PAGE_RUN;
+            page->nr = (uint32_t)nr;
+            page->refcount = 1;
+        }
+        q_unlock(&zone->lock);
+        if (page != NULL) {
+            if ((gfp & Q_GFP_ZERO) != 0 && !zero)
+                memset(q_page_address(page), 0, nr << q_page_shift);
+            return page;
+        }
+    }
+    q_uncharge(nr);
+    return NULL;
+}
+
+struct q_page *q_alloc_pages_node(unsigned nid, q_gfp_t gfp, unsigned order)
+{
+    if (order > Q_MAX_ORDER || nid >= q_topology.nr_nodes)
+        return NULL;
+    return alloc_on(nid, gfp, order, (size_t)1 << order);
+}
+
+struct q_page *q_alloc_pages(q_gfp_t gfp, unsigned order)
+{
+    return q_alloc_pages_node(q_this_nid(), gfp, order);
+}
+
+struct q_page *q_alloc_run(q_gfp_t gfp, size_t nr)
+{
+    if (nr == 0 || nr > (size_t)1 << Q_MAX_ORDER)
+        return NULL;
+    return alloc_on(q_this_nid(), gfp, q_ceil_log2(nr), nr);
+}
+
+void q_free_run(struct q_page *page)
+{
+    struct q_zone *zone = q_pfn_zone(q_page_to_pfn(page));
+
+    q_lock(&zone->lock);
+    q_assert(page->type == Q_PAGE_RUN);
+    size_t nr = page->nr;
+    page->type = Q_PAGE_NONE;
+    q_zone_give(zone, page, nr, nr);
+    q_zone_tick(zone);
+    q_unlock(&zone->lock);
+    q_uncharge(nr);
+}
+
+void q_shrink_run(struct q_page *page, size_t nr)
+{
+    struct q_zone *zone = q_pfn_zone(q_page_to_pfn(page));
+    size_t cut = page->nr - nr;
+
+    if (cut == 0)
+        return;
+    q_lock(&zone->lock);
+    page->nr = (uint32_t)nr;
+    q_zone_give(zone, page + nr, cut, cut);
+    q_unlock(&zone->lock);
+    q_uncharge(cut);
+}
+
+/*
+ * Pages behind a run are free blocks whose heads lie one after the other; a
+ * run may not outgrow the largest block that it lies in.
+ */
+static bool behind_is_free(const struct q_page *page, size_t from, size_t to)
+{
+    size_t pfn = q_page_to_pfn(page), limit = q_align_down(pfn, (size_t)1 << Q_MAX_ORDER) + ((size_t)1 << Q_MAX_ORDER);
+
+    if (pfn + to > limit)
+        return false;
+    while (from < to) {
+        const struct q_page *next = page + from;
+
+        if (next->type != Q_PAGE_BUDDY)
+            return false;
+        from += (size_t)1 << next->order;
+    }
+    return true;
+}
+
+bool q_grow_run(struct q_page *page, size_t nr)
+{
+    size_t pfn = q_page_to_pfn(page), have = page->nr;
+    struct q_zone *zone = q_pfn_zone(pfn);
+    bool ok = false;
+
+    if (nr > (size_t)1 << Q_MAX_ORDER || !q_charge(nr - have))
+        return false;
+    q_lock(&zone->lock);
+    if (behind_is_free(page, have, nr)) {
+        for (size_t at = have; at < nr;) {
+            struct q_page *next = page + at;
+            size_t block = (size_t)1 << next->order;
+
+            q_buddy_remove(&zone->buddy, next);
+            if (at + block > nr)
+                q_buddy_free_range(&zone->buddy, page + nr, pfn + nr, at + block - nr,
+                                   q_pageblock_of(pfn + nr)->mobility, false);
+            at += block;
+        }
+        q_pageblock_taken(zone, pfn + have, nr - have);
+        page->nr = (uint32_t)nr;
+        ok = true;
+    }
+    q_unlock(&zone->lock);
+    if (!ok)
+        q_uncharge(nr - have);
+    return ok;
+}
+
+struct q_page *q_alloc_slab_pages(unsigned *written)
+{
+    unsigned nid = q_this_nid(), order = q_slab_order();
+
+    if (!q_charge((size_t)1 << order))
+        return NULL;
+    for (struct q_zone **list = q_nodes[nid]->zonelist[Q_ZONE_NORMAL]; *list != NULL; list++) {
+        struct q_page *page = q_pcp_alloc(*list, order, written);
+
+        if (page != NULL) {
+            page->nr = 1u << order;
+            page->order = (uint8_t)order;
+            /* Release: the type is what makes other threads look at the slab's descriptor. */
+            __atomic_store_n(&page->type, Q_PAGE_SLAB, __ATOMIC_RELEASE);
+            return page;
+        }
+    }
+    q_uncharge((size_t)1 << order);
+    return NULL;
+}
+
+void q_free_slab_pages(struct q_page *page, unsigned written)
+{
+    q_pcp_free(q_pfn_zone(q_page_to_pfn(page)), page, q_slab_order(), written);
+    q_uncharge((size_t)1 << q_slab_order());
+}

@@ -1,0 +1,65 @@
+/*
+ * page_alloc.h - pages: alloc_pages() and its relatives inside quire.
+ *
+ * What is given out is contiguous, aligned to its order, and of undefined
+ * content unless Q_GFP_ZERO is asked for. All functions may be called by any
+ * thread; they take pcp->lock and zone->lock, never anything above. NULL
+ * means that address space, memory or the configured limit is used up;
+ * nothing else changes then.
+ */
+#ifndef Q_ZONE_PAGE_ALLOC_H
+#define Q_ZONE_PAGE_ALLOC_H
+
+#include "zone/memmap.h"
+
+typedef unsigned q_gfp_t;
+#define Q_GFP_KERNEL 0u      /* NORMAL first */
+#define Q_GFP_MOVABLE 1u     /* MOVABLE first */
+#define Q_GFP_ZERO 2u        /* zeroed; free where the pages are known to be zero */
+#define Q_GFP_THISNODE 4u    /* no other node */
+#define Q_GFP_RECLAIMABLE 8u /* may be dropped on demand */
+
+/* 2^order pages near the CPU we run on; order 0..Q_MAX_ORDER. */
+struct q_page *q_alloc_pages(q_gfp_t gfp, unsigned order);
+
+/* The same with node nid as the local one. */
+struct q_page *q_alloc_pages_node(unsigned nid, q_gfp_t gfp, unsigned order);
+
+/* Exactly nr pages (1 .. 2^Q_MAX_ORDER): the tail of the block goes back at once. */
+struct q_page *q_alloc_run(q_gfp_t gfp, size_t nr);
+
+/* Free what q_alloc_pages() or q_alloc_run() gave. */
+void q_free_run(struct q_page *page);
+
+/* Cut a run to nr pages (at least 1). */
+void q_shrink_run(struct q_page *page, size_t nr);
+
+/* Grow a run to nr pages where it lies; false where the pages behind it are not free. */
+bool q_grow_run(struct q_page *page, size_t nr);
+
+/*
+ * Slabs: blocks of the slab order through the per-CPU lists. *written says
+ * how many leading pages may be resident already. On freeing, `written`
+ * leading pages may hold data.
+ */
+struct q_page *q_alloc_slab_pages(unsigned *written);
+void q_free_slab_pages(struct q_page *page, unsigned written);
+
+/* Pages given out now, over all zones, and the configured limit on them and on own mappings. */
+extern _Atomic size_t q_pages_in_use;
+
+/* Account for bytes mapped outside the zones; false where the limit forbids it. */
+bool q_charge(size_t pages);
+void q_uncharge(size_t pages);
+
+/* Inside the layer: take from / give to the buddy lists of one zone, zone->lock held. */
+struct q_page *q_zone_take(struct q_zone *zone, unsigned order, size_t nr, enum q_mobility mobility,
+                           bool *zero);
+void q_zone_give(struct q_zone *zone, struct q_page *page, size_t nr, size_t written);
+
+/* Inside the layer: per-CPU lists. */
+struct q_page *q_pcp_alloc(struct q_zone *zone, unsigned order, unsigned *written);
+void q_pcp_free(struct q_zone *zone, struct q_page *page, unsigned order, unsigned written);
+void q_pcp_drain(struct q_zone *zone);
+
+#endif

@@ -1,0 +1,164 @@
+/* pageblock.c - see pageblock.h. */
+#include "zone/pageblock.h"
+
+#include "base/msg.h"
+
+/* A stretch of pages inside one pageblock. */
+struct span {
+    struct q_pageblock *block;
+    unsigned first, nr;
+};
+
+/* Cut the first stretch off [*pfn, *pfn + *nr). */
+static struct span next_span(size_t *pfn, size_t *nr)
+{
+    size_t per_block = (size_t)1 << q_pageblock_order();
+    struct span s = {.block = q_pageblock_of(*pfn), .first = (unsigned)(*pfn & (per_block - 1))};
+
+    s.nr = (unsigned)q_min(per_block - s.first, *nr);
+    *pfn += s.nr;
+    *nr -= s.nr;
+    return s;
+}
+
+/* Bits [from, to) of word w of the bitmap that fall into the stretch. */
+static uint64_t span_mask(const struct span *s, unsigned w)
+{
+    unsigned from = s->first > w * 64 ? s->first - w * 64 : 0;
+    unsigned end = s->first + s->nr, to = end < (w + 1) * 64 ? end - w * 64 : 64;
+
+    return (to == 64 ? ~0ull : (1ull << to) - 1) & ~((1ull << from) - 1);
+}
+
+static unsigned first_word(const struct span *s)
+{
+    return s->first / 64;
+}
+
+static unsigned last_word(const struct span *s)
+{
+    return (s->first + s->nr - 1) / 64;
+}
+
+static unsigned count_written(const struct span *s)
+{
+    unsigned n = 0;
+
+    for (unsigned w = first_word(s); w <= last_word(s); w++)
+        n += (unsigned)__builtin_popcountll(s->block->written[w] & span_mask(s, w));
+    return n;
+}
+
+static void set_written(const struct span *s)
+{
+    for (unsigned w = first_word(s); w <= last_word(s); w++)
+        s->block->written[w] |= span_mask(s, w);
+}
+
+static void clear_written(const struct span *s)
+{
+    for (unsigned w = first_word(s); w <= last_word(s); w++)
+        s->block->written[w] &= ~span_mask(s, w);
+}
+
+static void change_dirty(struct q_zone *zone, struct q_pageblock *block, int by)
+{
+    if (by == 0)
+        return;
+    if (block->nr_dirty == 0)
+        q_list_add_tail(&zone->dirty, &block->dirty);
+    block->nr_dirty = (uint16_t)(block->nr_dirty + by);
+    zone->nr_dirty += (size_t)(ptrdiff_t)by;
+    if (block->nr_dirty == 0)
+        q_list_del(&block->dirty);
+}
+
+void q_pageblock_freed(struct q_zone *zone, size_t pfn, size_t nr, size_t written)
+{
+    uint32_t now = q_now_ms();
+
+    while (nr > 0) {
+        struct span s = next_span(&pfn, &nr);
+
+        if (written > 0) {
+            struct span w = s;
+            w.nr = (unsigned)q_min(s.nr, written);
+            set_written(&w);
+            written -= w.nr;
+        }
+        s.block->nr_free = (uint16_t)(s.block->nr_free + s.nr);
+        s.block->stamp_ms = now;
+        change_dirty(zone, s.block, (int)count_written(&s));
+    }
+}
+
+bool q_pageblock_taken(struct q_zone *zone, size_t pfn, size_t nr)
+{
+    bool zero = true;
+
+    while (nr > 0) {
+        struct span s = next_span(&pfn, &nr);
+        unsigned written = count_written(&s);
+
+        q_assert(s.block->nr_free >= s.nr);
+        s.block->nr_free = (uint16_t)(s.block->nr_free - s.nr);
+        change_dirty(zone, s.block, -(int)written);
+        zero &= written == 0;
+    }
+    return zero;
+}
+
+void q_pageblock_cleaned(struct q_zone *zone, size_t pfn, size_t nr)
+{
+    struct span s = next_span(&pfn, &nr);
+    unsigned written = count_written(&s);
+
+    clear_written(&s);
+    change_dirty(zone, s.block, -(int)written);
+}
+
+bool q_pageblock_next_dirty(size_t *pfn, size_t *nr)
+{
+    size_t per_block = (size_t)1 << q_pageblock_order();
+    size_t end = q_align_down(*pfn, per_block) + per_block, at = *pfn;
+
+    while (at < end) {
+        struct q_page *page = q_pfn_to_page(at);
+
+        if (page->type != Q_PAGE_BUDDY) {
+            /* Skip what is in use: a block's head says its length; unused frames one by one. */
+            size_t skip = page->type == Q_PAGE_RUN || page->type == Q_PAGE_SLAB ? page->nr
+                          : page->type == Q_PAGE_PCP ? (size_t)1 << page->order
+                                                     : 1;
+            at += skip > 0 ? skip : 1;
+            continue;
+        }
+        size_t len = q_min((size_t)1 << page->order, end - at), from = at, rest = len;
+        struct span s = next_span(&from, &rest);
+        if (count_written(&s) > 0) {
+            *pfn = at;
+            *nr = len;
+            return true;
+        }
+        at += len;
+    }
+    return false;
+}
+
+void q_zone_verify(struct q_zone *zone)
+{
+    size_t dirty = 0;
+
+    q_buddy_verify(&zone->buddy);
+    for (struct q_list *l = zone->dirty.next; l != NULL && l != &zone->dirty; l = l->next) {
+        struct q_pageblock *block = q_container_of(l, struct q_pageblock, dirty);
+
+        if (block->nr_dirty == 0 || block->nr_dirty > block->nr_free)
+            q_die("zone %s of node %u: a pageblock counts %u dirty of %u free pages",
+                  q_zone_names[zone->type], zone->nid, block->nr_dirty, block->nr_free);
+        dirty += block->nr_dirty;
+    }
+    if (dirty != zone->nr_dirty)
+        q_die("zone %s of node %u: %zu dirty pages counted, its blocks have %zu",
+              q_zone_names[zone->type], zone->nid, zone->nr_dirty, dirty);
+}

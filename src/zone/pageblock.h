@@ -1,0 +1,47 @@
+/*
+ * pageblock.h - book-keeping of free pages by 2 MiB pageblock.
+ *
+ * For every pageblock: how many pages are free, which of them were written
+ * and so hold memory (and something other than zeroes). From this follow
+ * what calloc() may skip, what reclaim gives back, and which block to fill
+ * first.
+ *
+ * Invariants, under zone->lock:
+ *  - nr_dirty <= nr_free; a block is on zone->dirty exactly while nr_dirty > 0;
+ *  - zone->nr_dirty is the sum of nr_dirty over its blocks.
+ */
+#ifndef Q_ZONE_PAGEBLOCK_H
+#define Q_ZONE_PAGEBLOCK_H
+
+#include "zone/memmap.h"
+
+/*
+ * Pages [pfn, pfn + nr) become free; the first `written` of them may hold
+ * data. Call before or after giving them to the buddy lists.
+ */
+void q_pageblock_freed(struct q_zone *zone, size_t pfn, size_t nr, size_t written);
+
+/* Pages [pfn, pfn + nr) stop being free. True where all of them are known to be zero. */
+bool q_pageblock_taken(struct q_zone *zone, size_t pfn, size_t nr);
+
+/* All free written pages of [pfn, pfn + nr), which lies in one block, were given back: they are zero. */
+void q_pageblock_cleaned(struct q_zone *zone, size_t pfn, size_t nr);
+
+/* The next stretch of free written pages in the block, from *pfn on; false where there is none. */
+bool q_pageblock_next_dirty(size_t *pfn, size_t *nr);
+
+/* A block that is mostly empty should be served last, so that it may empty wholly. */
+Q_INLINE bool q_pageblock_mostly_free(size_t pfn)
+{
+    return q_pageblock_of(pfn)->nr_free > ((1u << q_pageblock_order()) / 2);
+}
+
+Q_INLINE uint32_t q_now_ms(void)
+{
+    return (uint32_t)(q_clock_coarse() / 1000000u);
+}
+
+/* Compare the counters of the zone with its blocks; ends the program when they differ. */
+void q_zone_verify(struct q_zone *zone);
+
+#endif

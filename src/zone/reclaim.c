@@ -1,0 +1,143 @@
+/* reclaim.c - see reclaim.h. */
+#include "zone/reclaim.h"
+
+#include "base/opt.h"
+#include "numa/topology.h"
+#include "zone/page_alloc.h"
+#include "zone/pageblock.h"
+
+#define TICK_MS 50u            /* at most one look in this time */
+#define BLOCKS_PER_TICK 64u    /* bounds the time under the lock */
+#define HUGE_FROM_BYTES ((size_t)64 << 20)
+#define PART_MIN_BYTES ((size_t)64 << 10) /* smaller pieces are not worth a system call */
+
+/* Pages that a zone may keep resident for its next needs. */
+static void set_watermarks(struct q_zone *zone)
+{
+    size_t used = zone->frontier - zone->start_pfn, floor = (256u << 10) >> q_page_shift;
+
+    used = q_mem.sparse ? zone->present_pages : used;
+    used -= q_min(used, zone->buddy.nr_free_pages);
+    zone->watermark[Q_WMARK_MIN] = floor;
+    zone->watermark[Q_WMARK_LOW] = floor + used / 64;
+    zone->watermark[Q_WMARK_HIGH] = floor + used / 32;
+}
+
+static void give_back(struct q_zone *zone, size_t pfn, size_t nr)
+{
+    if (q_madvise(q_pfn_to_virt(pfn), nr << q_page_shift, MADV_DONTNEED) != 0)
+        return; /* locked memory (mlockall) stays; so does what we know of it */
+    size_t before = zone->nr_dirty;
+    q_pageblock_cleaned(zone, pfn, nr);
+    zone->nr_given_back += before - zone->nr_dirty;
+}
+
+static size_t block_pfn(const struct q_pageblock *block)
+{
+    return (size_t)(block - q_mem.pageblocks) << q_pageblock_order();
+}
+
+/* Give back what is free and resident in one block. Returns true where something went. */
+static bool reclaim_block(struct q_zone *zone, struct q_pageblock *block, size_t min_bytes)
+{
+    size_t per_block = (size_t)1 << q_pageblock_order(), before = zone->nr_dirty;
+    size_t pfn = block_pfn(block), end = pfn + per_block, nr;
+
+    if (block->nr_free == per_block) {
+        give_back(zone, pfn, per_block);
+        return zone->nr_dirty < before;
+    }
+    while (pfn < end && q_pageblock_next_dirty(&pfn, &nr)) {
+        if (nr << q_page_shift >= min_bytes)
+            give_back(zone, pfn, nr);
+        pfn += nr;
+    }
+    return zone->nr_dirty < before;
+}
+
+/*
+ * One pass over the dirty list, oldest first; blocks that were not due or
+ * kept something stay in place. `whole_only` passes over blocks in part use.
+ */
+static void reclaim_pass(struct q_zone *zone, uint32_t now, uint32_t age_ms, size_t keep,
+                         bool whole_only, size_t min_bytes)
+{
+    size_t per_block = (size_t)1 << q_pageblock_order();
+    struct q_list *l = zone->dirty.next;
+    unsigned work = 0;
+
+    while (l != NULL && l != &zone->dirty && zone->nr_dirty > keep) {
+        struct q_pageblock *block = q_container_of(l, struct q_pageblock, dirty);
+
+        l = l->next;
+        if (age_ms > 0 && (now - block->stamp_ms < age_ms || work >= BLOCKS_PER_TICK))
+            continue;
+        if (whole_only && block->nr_free < per_block)
+            continue;
+        if (reclaim_block(zone, block, min_bytes))
+            work++;
+    }
+}
+
+void q_zone_tick(struct q_zone *zone)
+{
+    if (q_likely(zone->nr_dirty <= zone->watermark[Q_WMARK_LOW]))
+        return;
+    uint32_t now = q_now_ms();
+    if (now - zone->tick_ms < TICK_MS)
+        return;
+    zone->tick_ms = now;
+    set_watermarks(zone);
+    uint32_t age = (uint32_t)q_opt.decay_ms + 1;
+    reclaim_pass(zone, now, age, zone->watermark[Q_WMARK_HIGH], true, 0);
+    if (zone->nr_dirty > zone->watermark[Q_WMARK_HIGH])
+        reclaim_pass(zone, now, age, zone->watermark[Q_WMARK_HIGH], false, PART_MIN_BYTES);
+}
+
+void q_reclaim_tick(void)
+{
+    for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++) {
+        for (unsigned type = 0; type < Q_NR_ZONES; type++) {
+            struct q_zone *zone = &q_nodes[nid]->zones[type];
+
+            if (zone->nr_dirty > zone->watermark[Q_WMARK_LOW] && q_trylock(&zone->lock)) {
+                q_zone_tick(zone);
+                q_unlock(&zone->lock);
+            }
+        }
+    }
+}
+
+size_t q_reclaim_all(size_t keep_pages)
+{
+    size_t given = 0;
+
+    for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++) {
+        for (unsigned type = 0; type < Q_NR_ZONES; type++) {
+            struct q_zone *zone = &q_nodes[nid]->zones[type];
+
+            q_pcp_drain(zone);
+            q_lock(&zone->lock);
+            size_t before = zone->nr_given_back;
+            reclaim_pass(zone, 0, 0, keep_pages, true, 0);
+            reclaim_pass(zone, 0, 0, keep_pages, false, 0);
+            given += zone->nr_given_back - before;
+            q_unlock(&zone->lock);
+        }
+    }
+    return given;
+}
+
+void q_zone_want_huge(struct q_zone *zone, size_t pfn)
+{
+    size_t in_use = atomic_load_explicit(&q_pages_in_use, memory_order_relaxed) << q_page_shift;
+
+    if (q_opt.huge == Q_HUGE_OFF || q_mem.thp_never ||
+        (q_opt.huge == Q_HUGE_AUTO && in_use < HUGE_FROM_BYTES))
+        return;
+    if (q_madvise(q_pfn_to_virt(pfn), q_max_block_size(), MADV_HUGEPAGE) != 0)
+        return;
+    for (size_t p = pfn; p < pfn + ((size_t)1 << Q_MAX_ORDER); p += (size_t)1 << q_pageblock_order())
+        q_pageblock_of(p)->huge = 1;
+    zone->nr_huge_blocks += (size_t)1 << (Q_MAX_ORDER - q_pageblock_order());
+}

@@ -1,0 +1,329 @@
+/* vmalloc.c - see vmalloc.h. */
+#include "zone/vmalloc.h"
+
+#include "base/msg.h"
+#include "base/opt.h"
+#include "zone/page_alloc.h"
+#include "zone/pageblock.h"
+
+#define TABLE_SIZE (1u << 17) /* twice as many as the kernel allows mappings by default */
+#define CACHE_SLOTS 16
+#define CACHE_BYTES ((size_t)256 << 20)
+
+struct q_lock q_vm_lock;
+
+static struct {
+    uintptr_t addr; /* 0: free */
+    size_t bytes;
+} table[TABLE_SIZE];
+
+static struct {
+    void *addr;
+    size_t bytes;
+    uint32_t stamp_ms;
+} cache[CACHE_SLOTS];
+
+static struct q_vstat stat;
+static uint32_t trim_ms;
+
+static size_t home_slot(uintptr_t addr)
+{
+    return ((addr >> 12) * 0x9e3779b97f4a7c15u) >> 47;
+}
+
+/* The slot of addr, or the free slot where it would go; TABLE_SIZE where the table is full. */
+static size_t find_slot(uintptr_t addr)
+{
+    size_t at = home_slot(addr);
+
+    for (size_t n = 0; n < TABLE_SIZE; n++, at = (at + 1) % TABLE_SIZE)
+        if (table[at].addr == addr || table[at].addr == 0)
+            return at;
+    return TABLE_SIZE;
+}
+
+static bool insert(void *p, size_t bytes)
+{
+    size_t at = find_slot((uintptr_t)p);
+
+    if (at == TABLE_SIZE || stat.blocks >= TABLE_SIZE - 1)
+        return false;
+    table[at].addr = (uintptr_t)p;
+    table[at].bytes = bytes;
+    stat.blocks++;
+    stat.bytes += bytes;
+    return true;
+}
+
+/* Close the gap that a removed entry would leave in the probe sequence (Knuth, vol. 3, 6.4 R). */
+static void remove_slot(size_t at)
+{
+    stat.blocks--;
+    stat.bytes -= table[at].bytes;
+    for (size_t next = (at + 1) % TABLE_SIZE; table[next].addr != 0; next = (next + 1) % TABLE_SIZE) {
+        size_t home = home_slot(table[next].addr);
+
+        if ((next - home) % TABLE_SIZE >= (next - at) % TABLE_SIZE) {
+            table[at] = table[next];
+            at = next;
+        }
+    }
+    table[at].addr = 0;
+    table[at].bytes = 0;
+}
+
+/* Take the cached block that serves best: the smallest that fits, else the largest. */
+static bool take_cached(size_t bytes, size_t align, void **addr, size_t *have)
+{
+    int best = -1;
+
+    for (int i = 0; i < CACHE_SLOTS; i++) {
+        if (cache[i].addr == NULL || ((uintptr_t)cache[i].addr & (align - 1)) != 0)
+            continue;
+        if (best < 0) {
+            best = i;
+            continue;
+        }
+        bool fits = cache[i].bytes >= bytes, best_fits = cache[best].bytes >= bytes;
+        if (fits != best_fits ? fits
+                              : (fits ? cache[i].bytes < cache[best].bytes
+                                      : cache[i].bytes > cache[best].bytes))
+            best = i;
+    }
+    if (best < 0)
+        return false;
+    *addr = cache[best].addr;
+    *have = cache[best].bytes;
+    stat.cached_blocks--;
+    stat.cached_bytes -= cache[best].bytes;
+    cache[best].addr = NULL;
+    return true;
+}
+
+/* A mapping of exactly bytes at a multiple of align. */
+static void *map_aligned(size_t bytes, size_t align)
+{
+    size_t extra = align > q_page_size() ? align - q_page_size() : 0;
+    char *p;
+
+    if (bytes + extra < bytes)
+        return NULL;
+    p = q_mmap(NULL, bytes + extra, PROT_READ | PROT_WRITE, 0);
+    if (p == NULL || extra == 0)
+        return p;
+    char *start = (char *)q_align_up((uintptr_t)p, align);
+    if (start > p)
+        q_munmap(p, (size_t)(start - p));
+    if (start + bytes < p + bytes + extra)
+        q_munmap(start + bytes, (size_t)(p + extra - start));
+    return start;
+}
+
+static void *reuse_cached(size_t bytes, size_t align)
+{
+    void *addr;
+    size_t have;
+
+    q_lock(&q_vm_lock);
+    bool got = take_cached(bytes, align, &addr, &have);
+    q_unlock(&q_vm_lock);
+    if (!got)
+        return NULL;
+    if (have > bytes) {
+        q_munmap((char *)addr + bytes, have - bytes);
+        return addr;
+    }
+    if (have == bytes)
+        return addr;
+    void *moved = q_mremap(addr, have, bytes, align > q_page_size() ? 0 : MREMAP_MAYMOVE);
+    if (moved == NULL)
+        q_munmap(addr, have);
+    return moved;
+}
+
+void *q_vmalloc(size_t bytes, size_t align, bool *zero)
+{
+    size_t len = q_align_up(bytes, q_page_size());
+
+    if (len < bytes || !q_charge(len >> q_page_shift))
+        return NULL;
+    align = q_max(align, q_page_size());
+    q_vtrim(false);
+    *zero = false;
+    void *p = reuse_cached(len, align);
+    if (p == NULL) {
+        *zero = true;
+        p = map_aligned(len, align);
+    }
+    if (p == NULL && q_vtrim(true) > 0)
+        p = map_aligned(len, align);
+    if (p != NULL) {
+        q_lock(&q_vm_lock);
+        bool ok = insert(p, len);
+        q_unlock(&q_vm_lock);
+        if (ok)
+            return p;
+        q_munmap(p, len);
+    }
+    q_uncharge(len >> q_page_shift);
+    return NULL;
+}
+
+size_t q_vsize(const void *p)
+{
+    size_t bytes = 0;
+
+    if (((uintptr_t)p & (q_page_size() - 1)) != 0)
+        return 0;
+    q_lock(&q_vm_lock);
+    size_t at = find_slot((uintptr_t)p);
+    if (at != TABLE_SIZE && p != NULL)
+        bytes = table[at].bytes;
+    q_unlock(&q_vm_lock);
+    return bytes;
+}
+
+/* Put a block into the cache; what it pushes out is returned for unmapping. */
+static void cache_put(void *p, size_t bytes, void **out, size_t *out_bytes)
+{
+    int slot = 0;
+
+    for (int i = 0; i < CACHE_SLOTS; i++) {
+        if (cache[i].addr == NULL) {
+            slot = i;
+            break;
+        }
+        if (cache[i].stamp_ms < cache[slot].stamp_ms)
+            slot = i;
+    }
+    *out = cache[slot].addr;
+    *out_bytes = cache[slot].bytes;
+    if (*out != NULL) {
+        stat.cached_blocks--;
+        stat.cached_bytes -= *out_bytes;
+    }
+    cache[slot].addr = p;
+    cache[slot].bytes = bytes;
+    cache[slot].stamp_ms = q_now_ms();
+    stat.cached_blocks++;
+    stat.cached_bytes += bytes;
+}
+
+bool q_vfree(void *p)
+{
+    void *out = NULL;
+    size_t out_bytes = 0, bytes = 0;
+
+    q_lock(&q_vm_lock);
+    size_t at = find_slot((uintptr_t)p);
+    if (at == TABLE_SIZE || table[at].addr == 0) {
+        q_unlock(&q_vm_lock);
+        return false;
+    }
+    bytes = table[at].bytes;
+    remove_slot(at);
+    if (stat.cached_bytes + bytes <= CACHE_BYTES && q_opt.decay_ms > 0) {
+        cache_put(p, bytes, &out, &out_bytes);
+    } else {
+        out = p;
+        out_bytes = bytes;
+    }
+    q_unlock(&q_vm_lock);
+    if (out != NULL)
+        q_munmap(out, out_bytes);
+    q_uncharge(bytes >> q_page_shift);
+    q_vtrim(false);
+    return true;
+}
+
+void *q_vrealloc(void *p, size_t bytes)
+{
+    size_t old = q_vsize(p), len = q_align_up(bytes, q_page_size());
+
+    if (old == len)
+        return p;
+    if (len < bytes || (len > old && !q_charge((len - old) >> q_page_shift)))
+        return NULL;
+    /*
+     * The entry leaves the table first: once the block has moved, another
+     * thread may be given the old address.
+     */
+    q_lock(&q_vm_lock);
+    size_t at = find_slot((uintptr_t)p);
+    if (at != TABLE_SIZE && table[at].addr != 0)
+        remove_slot(at);
+    q_unlock(&q_vm_lock);
+    void *now = q_mremap(p, old, len, MREMAP_MAYMOVE);
+    if (len > old && now == NULL)
+        q_uncharge((len - old) >> q_page_shift);
+    if (len < old && now != NULL)
+        q_uncharge((old - len) >> q_page_shift);
+    q_lock(&q_vm_lock);
+    insert(now != NULL ? now : p, now != NULL ? len : old); /* fits: one was just removed */
+    q_unlock(&q_vm_lock);
+    return now;
+}
+
+bool q_vfind(const void *p, void **start, size_t *size)
+{
+    bool found = false;
+
+    q_lock(&q_vm_lock);
+    for (size_t i = 0; i < TABLE_SIZE && !found; i++) {
+        if (table[i].addr != 0 && (uintptr_t)p - table[i].addr < table[i].bytes) {
+            *start = (void *)table[i].addr;
+            *size = table[i].bytes;
+            found = true;
+        }
+    }
+    q_unlock(&q_vm_lock);
+    return found;
+}
+
+bool q_vresting(const void *p)
+{
+    bool found = false;
+
+    q_lock(&q_vm_lock);
+    for (int i = 0; i < CACHE_SLOTS; i++)
+        found |= cache[i].addr != NULL && (uintptr_t)p - (uintptr_t)cache[i].addr < cache[i].bytes;
+    q_unlock(&q_vm_lock);
+    return found;
+}
+
+size_t q_vtrim(bool force)
+{
+    uint32_t now = q_now_ms();
+    size_t given = 0;
+
+    /* Relaxed peek: a block that is just coming is not due yet. */
+    if (__atomic_load_n(&stat.cached_blocks, __ATOMIC_RELAXED) == 0 ||
+        (!force && now - __atomic_load_n(&trim_ms, __ATOMIC_RELAXED) < 50))
+        return 0;
+    for (int i = 0; i < CACHE_SLOTS; i++) {
+        void *out = NULL;
+        size_t bytes = 0;
+
+        q_lock(&q_vm_lock);
+        trim_ms = now;
+        if (cache[i].addr != NULL && (force || now - cache[i].stamp_ms > q_opt.decay_ms)) {
+            out = cache[i].addr;
+            bytes = cache[i].bytes;
+            cache[i].addr = NULL;
+            stat.cached_blocks--;
+            stat.cached_bytes -= bytes;
+        }
+        q_unlock(&q_vm_lock);
+        if (out != NULL)
+            q_munmap(out, bytes);
+        given += bytes;
+    }
+    return given;
+}
+
+void q_vstat(struct q_vstat *st)
+{
+    q_lock(&q_vm_lock);
+    *st = stat;
+    q_unlock(&q_vm_lock);
+}

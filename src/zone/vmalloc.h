@@ -1,0 +1,55 @@
+/*
+ * vmalloc.h - blocks with a mapping of their own.
+ *
+ * What is larger than the largest buddy block comes from mmap, grows and
+ * shrinks by mremap and goes back by munmap. A table finds the block of a
+ * start address; it is a hash with linear probing, keyed by address >> 12.
+ *
+ * Freed blocks rest in a small cache for the decay time, because a program
+ * that frees 10 MiB often wants 10 MiB again, and because faulting pages in
+ * costs more than anything else here. A request that no cached block fits
+ * takes the largest one all the same and has it remapped to length, so that
+ * the cache never adds to what the program needs at its peak.
+ *
+ * Lock: vm_lock guards table and cache; system calls that may take long
+ * (munmap of large blocks) run outside it. It nests inside nothing.
+ */
+#ifndef Q_ZONE_VMALLOC_H
+#define Q_ZONE_VMALLOC_H
+
+#include "zone/memmap.h"
+
+/*
+ * At least `bytes` at a multiple of align (a power of two; at least a page
+ * is kept in any case). *zero says whether the memory is known to be zero.
+ * NULL: no memory, no address space, or the limit.
+ */
+void *q_vmalloc(size_t bytes, size_t align, bool *zero);
+
+/* Bytes of the block that begins at p; 0 where none does. */
+size_t q_vsize(const void *p);
+
+/* Free the block at p; false where none begins there. */
+bool q_vfree(void *p);
+
+/* Make the block at p `bytes` long, moving it if need be. NULL: no memory, the block stays as it is. */
+void *q_vrealloc(void *p, size_t bytes);
+
+/* Some block that holds p, for messages: slow. */
+bool q_vfind(const void *p, void **start, size_t *size);
+
+/* Whether p lies in a block that was freed and rests in the cache. */
+bool q_vresting(const void *p);
+
+/* Unmap cached blocks that have rested long enough; all of them where force is set. Returns bytes. */
+size_t q_vtrim(bool force);
+
+struct q_vstat {
+    size_t blocks, bytes;               /* in use */
+    size_t cached_blocks, cached_bytes; /* resting */
+};
+void q_vstat(struct q_vstat *st);
+
+extern struct q_lock q_vm_lock;
+
+#endif
