@@ -78,6 +78,24 @@ Q_INLINE size_t q_max(size_t a, size_t b)
     return a > b ? a : b;
 }
 
+/*
+ * Read a word that another thread may be writing. A plain load, because
+ * compilers do not fold atomic loads into the instructions that use them;
+ * aligned words of 64 bits are never torn on the machines we know. Under
+ * ThreadSanitizer it says what it means.
+ */
+#ifdef __SANITIZE_THREAD__
+Q_INLINE uint64_t q_racy_read(const uint64_t *word)
+{
+    return __atomic_load_n(word, __ATOMIC_RELAXED);
+}
+#else
+Q_INLINE uint64_t q_racy_read(const uint64_t *word)
+{
+    return *word;
+}
+#endif
+
 /* floor(log2(n)); n must not be 0. */
 Q_INLINE unsigned q_fls(size_t n)
 {

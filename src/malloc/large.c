@@ -55,9 +55,9 @@ void *q_alloc(size_t n, size_t align, bool zero)
 
     if (q_unlikely(n > Q_REQUEST_MAX || align > Q_REQUEST_MAX || !q_slub_init()))
         return q_enomem();
-    unsigned cls = q_class_aligned(n, align);
+    unsigned cls = align <= 16 && n <= Q_SMALL_MAX ? q_class_of(n) : q_class_aligned(n, align);
     if (cls < Q_NR_CLASSES) {
-        p = q_slub_alloc(cls);
+        p = q_slub_pop(cls);
         if (p != NULL && zero)
             memset(p, 0, n);
     } else {

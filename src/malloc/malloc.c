@@ -14,18 +14,12 @@
 
 #include "quire/quire.h"
 
-Q_INLINE void *pop_chain(struct q_heap *heap, unsigned cls)
-{
-    struct q_object *o = heap->chain[cls];
-
-    if (q_likely(o != NULL))
-        heap->chain[cls] = o->next;
-    return o;
-}
-
+/* The chain is empty, or the thread has no heap yet, whose table says nothing. */
 static Q_NOINLINE void *malloc_refill(size_t n)
 {
-    void *p = q_slub_alloc(q_class_of(n));
+    struct q_heap *heap = q_heap;
+    bool table = n <= Q_TABLE_MAX && q_likely(heap != &q_heap_none);
+    void *p = q_slub_alloc(table ? heap->class_of[n] : q_class_of(n));
 
     return q_likely(p != NULL) ? p : q_enomem();
 }
@@ -33,21 +27,26 @@ static Q_NOINLINE void *malloc_refill(size_t n)
 /* Sizes above the table. */
 static Q_NOINLINE void *malloc_large(size_t n)
 {
-    if (q_likely(n <= Q_SMALL_MAX)) {
-        void *p = pop_chain(q_heap, q_class_of(n));
-        return q_likely(p != NULL) ? p : malloc_refill(n);
-    }
-    return q_alloc(n, 16, false);
+    if (q_unlikely(n > Q_SMALL_MAX))
+        return q_alloc(n, 16, false);
+    struct q_object **chain = &q_heap->chain[q_class_of(n)], *o = *chain;
+    if (q_unlikely(o == NULL))
+        return malloc_refill(n);
+    *chain = o->next;
+    return o;
 }
 
 Q_INLINE void *malloc_fast(size_t n)
 {
-    struct q_heap *heap = q_heap;
+    struct q_heap *heap = q_arch_not_returned(q_heap);
 
     if (q_unlikely(n > Q_TABLE_MAX))
         return malloc_large(n);
-    void *p = pop_chain(heap, heap->class_of[n]);
-    return q_likely(p != NULL) ? p : malloc_refill(n);
+    struct q_object **chain = &heap->chain[heap->class_of[n]], *o = *chain;
+    if (q_unlikely(o == NULL))
+        return malloc_refill(n);
+    *chain = o->next;
+    return o;
 }
 
 Q_PUBLIC void *malloc(size_t n)
@@ -60,16 +59,10 @@ static Q_NOINLINE void free_slow(void *p)
     q_free_slow(p, "free");
 }
 
-Q_PUBLIC void free(void *p)
+Q_INLINE void free_mine(struct q_slab *s, void *p, int64_t key)
 {
-    struct q_slab *s = q_slab_guess(p);
     struct q_object *o = p;
-    int64_t key;
 
-    if (q_unlikely(!q_slab_mine(s, p, &key)) || q_unlikely(o->key == (uint64_t)key)) {
-        free_slow(p);
-        return;
-    }
     o->next = s->freelist;
     o->key = (uint64_t)key;
     s->freelist = o;
@@ -77,16 +70,36 @@ Q_PUBLIC void free(void *p)
         q_slub_countdown(s);
 }
 
-/* Clear n bytes, rounded up to 16: the object has room. Up to 256 bytes without a call. */
+Q_PUBLIC void free(void *p)
+{
+    struct q_slab *s = q_slab_guess(p);
+    int64_t key;
+
+    if (q_unlikely(!q_slab_mine(s, p, &key)) ||
+        q_unlikely(((struct q_object *)p)->key == (uint64_t)key)) {
+        free_slow(p);
+        return;
+    }
+    free_mine(s, p, key);
+}
+
+typedef long long q_vec __attribute__((vector_size(16), may_alias));
+
+/*
+ * Clear n bytes, rounded up to 16: the object has room. Up to 256 bytes
+ * without a call, backwards so that one register counts and addresses.
+ */
 Q_INLINE void *clear_small(void *p, size_t n)
 {
-    typedef long long vec __attribute__((vector_size(16), may_alias));
-    vec *at = p, zero = {0, 0};
+    q_vec zero = {0, 0};
 
-    if (n > 256)
+    if (q_unlikely(n > 256))
         return memset(p, 0, n);
-    for (vec *end = (vec *)((char *)p + ((n + 15) & ~(size_t)15)); at < end; at++)
-        *at = zero;
+    ptrdiff_t at = (ptrdiff_t)((n - 1) & ~(size_t)15);
+    do {
+        *(q_vec *)((char *)p + at) = zero;
+        at -= 16;
+    } while (at >= 0);
     return p;
 }
 
@@ -100,17 +113,18 @@ static Q_NOINLINE void *calloc_slow(size_t n)
 
 Q_PUBLIC void *calloc(size_t nr, size_t size)
 {
-    struct q_heap *heap = q_heap;
+    struct q_heap *heap = q_arch_not_returned(q_heap);
     size_t n;
 
     if (q_unlikely(__builtin_mul_overflow(nr, size, &n)))
         return q_enomem();
     if (q_unlikely(n > Q_TABLE_MAX))
         return calloc_slow(n);
-    void *p = pop_chain(heap, heap->class_of[n]);
-    if (q_unlikely(p == NULL))
+    struct q_object **chain = &heap->chain[heap->class_of[n]], *o = *chain;
+    if (q_unlikely(o == NULL))
         return calloc_slow(n);
-    return clear_small(p, n);
+    *chain = o->next;
+    return n != 0 ? clear_small(o, n) : o;
 }
 
 Q_PUBLIC void *realloc(void *p, size_t n)
@@ -125,6 +139,15 @@ Q_PUBLIC void *realloc(void *p, size_t n)
         /* Stay where it fits and does not leave more than half unused. */
         if (n <= have && n > have / 2)
             return p;
+        if (q_likely(n - 1 < Q_TABLE_MAX)) {
+            void *now = malloc_fast(n);
+
+            if (q_unlikely(now == NULL))
+                return n <= have ? p : NULL;
+            memcpy(now, p, q_min(have, n));
+            free_mine(s, p, key);
+            return now;
+        }
     }
     return q_realloc_slow(p, n, "realloc");
 }

@@ -166,6 +166,8 @@ bool q_slub_is_free(struct q_slab *s, const void *p)
     uint64_t w = atomic_load_explicit(&s->remote, memory_order_acquire);
 
     /* The key of this epoch, or of an earlier one while the object waits on a chain. */
+    if (o->key != q_slab_key(s, k) && (s->flags & Q_SLAB_CURRENT) == 0)
+        return false;
     if (o->key - q_slab_key(s, k) + s->epoch >= q_slab_class(s)->excess)
         return false;
     if (on_list(s, q_remote_head(s, w), o) || in_a_batch(s, o))
@@ -203,7 +205,7 @@ enum q_free_result q_slub_free(struct q_slab *s, void *p)
 
     if (off % c->size != 0 || k >= s->carved)
         return Q_FREE_INTERIOR;
-    if (q_slub_is_free(s, p))
+    if (q_unlikely(((struct q_object *)p)->key == q_slab_key(s, k)) && q_slub_is_free(s, p))
         return Q_FREE_TWICE;
     struct q_heap *heap = q_heap_get();
     if (heap == NULL || heap->busy)

@@ -95,6 +95,7 @@ struct q_heap *q_heap_get(void)
         heap->fast = tp_is_apart(heap->tp);
         heap->live = true;
         heap->hooked = false;
+        heap->ticks = 1;
     }
     q_unlock(&q_heap_lock);
     if (heap == NULL)

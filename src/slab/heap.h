@@ -43,13 +43,13 @@ struct q_bin {
 };
 
 struct q_heap {
-    uint8_t class_of[Q_TABLE_MAX + 8];
     struct q_object *chain[Q_NR_CLASSES];
+    uint8_t class_of[Q_TABLE_MAX + 8]; /* by size */
     struct q_bin bin[Q_NR_CLASSES];
     struct q_batch batch[Q_NR_BATCHES];
     uint32_t guest[Q_NR_GUESTS]; /* slab numbers of guests, a ring */
     uint32_t next_guest;
-    uint32_t ticks;
+    uint32_t ticks; /* refills until the next look at rare work */
     uint16_t id;    /* 1..Q_MAX_HEAPS */
     bool fast;      /* free() may use the test of slab.h for this heap's slabs */
     bool live;      /* belongs to a running thread */

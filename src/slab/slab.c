@@ -74,21 +74,12 @@ void q_slab_arm(struct q_slab *s, uintptr_t tp, bool fast)
     uint64_t shift = (1ull << 63) - (uint64_t)s->carved * k->excess + s->epoch;
 
     __atomic_store_n(&s->tag, (uintptr_t)q_slab_start(s) + tp - shift * k->inv, __ATOMIC_RELAXED);
-    __atomic_store_n(&s->span, fast ? (int64_t)((uint64_t)s->carved * k->excess) : 0,
-                     __ATOMIC_RELAXED);
+    __atomic_store_n(&s->span, fast ? (uint64_t)s->carved * k->excess : 0, __ATOMIC_RELAXED);
 }
 
 void q_slab_disarm(struct q_slab *s)
 {
     __atomic_store_n(&s->span, 0, __ATOMIC_RELAXED);
-}
-
-void q_slab_next_epoch(struct q_slab *s, uintptr_t tp)
-{
-    bool fast = s->span != 0;
-
-    s->epoch = (uint16_t)(s->epoch + 1u < q_min(q_slab_class(s)->excess, 65535) ? s->epoch + 1 : 0);
-    q_slab_arm(s, tp, fast);
 }
 
 /* Fault in the pages up to `to` and some ahead, with one call instead of one fault each. */

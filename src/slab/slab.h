@@ -25,7 +25,8 @@
  *   used + debt == carved - length(freelist)
  *
  * where `used` counts down with each local free and calls the slow path at
- * 0, and `debt` holds back what that countdown should not wait for.
+ * 0. `debt` is what that countdown should not wait for (the objects on the
+ * chain, say), or -1 so that it never comes to 0 at all.
  *
  * The test. free(p) must know that p is an object of this slab, on a
  * boundary, carved, and that this thread owns the slab. One multiplication
@@ -73,10 +74,10 @@ struct q_object {
 struct q_slab {
     uint64_t tag;               /* owner writes; others may read it at any time */
     uint64_t mult;              /* class constant */
-    int64_t span;               /* carved * excess while owned with fast path, else 0 */
+    uint64_t span;              /* carved * excess while owned with fast path, else 0 */
     struct q_object *freelist;  /* owner only */
     uint32_t used;              /* owner only: local frees until the slow path looks */
-    uint16_t debt;              /* owner only */
+    int16_t debt;               /* owner only */
     uint16_t epoch;             /* owner writes */
     _Atomic uint64_t remote;    /* see remote.h */
     uint32_t next, prev;        /* slab numbers on the owner's or node's list; 0 ends it */
@@ -120,7 +121,7 @@ Q_INLINE const struct q_class *q_slab_class(const struct q_slab *s)
 /* Objects not on the freelist: live, on the chain, or freed by others and not collected. */
 Q_INLINE uint32_t q_slab_used(const struct q_slab *s)
 {
-    return s->used + s->debt;
+    return s->used + (uint32_t)(int32_t)s->debt;
 }
 
 /* The slab that may hold p, found without asking whether p is quire's at all. */
@@ -133,14 +134,13 @@ Q_INLINE struct q_slab *q_slab_guess(const void *p)
 /* The test above. True: p is an object of a slab that the calling thread owns; *key is its key. */
 Q_INLINE bool q_slab_mine(const struct q_slab *s, const void *p, int64_t *key)
 {
-    uint64_t h = ((uintptr_t)p + q_thread_pointer() - __atomic_load_n(&s->tag, __ATOMIC_RELAXED)) *
-                 __atomic_load_n(&s->mult, __ATOMIC_RELAXED);
-
     /*
-     * Relaxed: the words that make the test pass were written by this very
+     * Racy reads: the words that make the test pass were written by this very
      * thread; any mixture of others' words makes it fail.
      */
-    return __builtin_add_overflow((int64_t)h, __atomic_load_n(&s->span, __ATOMIC_RELAXED), key);
+    uint64_t h = (q_thread_pointer() + (uintptr_t)p - q_racy_read(&s->tag)) * q_racy_read(&s->mult);
+
+    return __builtin_add_overflow((int64_t)h, (int64_t)q_racy_read(&s->span), key);
 }
 
 /* The key of object k. */
@@ -165,7 +165,18 @@ void q_slab_arm(struct q_slab *s, uintptr_t tp, bool fast);
 void q_slab_disarm(struct q_slab *s);
 
 /* Owner: begin a new epoch; freed objects on the list so far no longer carry the present key. */
-void q_slab_next_epoch(struct q_slab *s, uintptr_t tp);
+Q_INLINE void q_slab_next_epoch(struct q_slab *s, uintptr_t tp)
+{
+    const struct q_class *k = q_slab_class(s);
+
+    if (q_likely(s->epoch + 1u < q_min(k->excess, 65535))) {
+        s->epoch++;
+        __atomic_store_n(&s->tag, s->tag - k->inv, __ATOMIC_RELAXED);
+        return;
+    }
+    s->epoch = 0;
+    q_slab_arm(s, tp, s->span != 0);
+}
 
 /*
  * Owner: carve the objects of the next page or so and return them as a

@@ -19,7 +19,9 @@
 #include "zone/reclaim.h"
 
 #define PATIENCE_MAX 4096u
-#define TICKS_PER_RECLAIM 64u
+#define HOT_CHAIN 1024u /* objects a hot class may have on its chain before it stops carving more */
+#define PATIENCE_KEEP 256u /* from here on an empty current slab is kept */
+#define TICKS_PER_RECLAIM 256u
 
 static struct q_lock init_lock, spare_lock;
 static struct q_heap *spare; /* serves whoever has no heap */
@@ -94,20 +96,35 @@ uint32_t q_slub_collect(struct q_slab *s)
 /*
  * Hand nr objects to the chain. They count as used from now on. The next
  * look at the slab comes when all that was live before is freed, or later
- * when such looks have been in vain.
+ * when such looks have been in vain; never, once the slab is known to empty
+ * again and again because it is in use.
  */
-static void hand_out(struct q_heap *heap, struct q_slab *s, struct q_object *list, uint32_t nr,
-                     uint32_t live)
+Q_INLINE void hand_out(struct q_heap *heap, struct q_slab *s, struct q_object *list, uint32_t nr,
+                       uint32_t live)
 {
     struct q_bin *bin = &heap->bin[s->cls];
-    uint32_t countdown = (uint32_t)q_max(q_max(live, bin->patience), 1);
+    uint32_t used = live + nr, countdown = used + 1;
 
-    if (countdown > live + nr)
-        countdown = live + nr;
+    if (q_unlikely(bin->patience < PATIENCE_KEEP))
+        countdown = (uint32_t)q_min(q_max(q_max(live, bin->patience), 1), used);
     s->used = countdown;
-    s->debt = (uint16_t)(live + nr - countdown);
+    s->debt = (int16_t)(used - countdown);
     bin->handed += nr;
     heap->chain[s->cls] = list;
+}
+
+/* Hand out the whole freelist of an owned slab. */
+Q_INLINE void hand_out_freelist(struct q_heap *heap, struct q_slab *s)
+{
+    struct q_object *list = s->freelist;
+    uint32_t used = q_slab_used(s);
+
+    q_assert(q_chain_length(list) == s->carved - used);
+    s->freelist = NULL;
+    /* In this order: a fork in between finds the objects lost, never on two lists. */
+    atomic_signal_fence(memory_order_seq_cst);
+    q_slab_next_epoch(s, heap->tp);
+    hand_out(heap, s, list, s->carved - used, used);
 }
 
 /* More objects from an owned slab; false: it is full. */
@@ -117,23 +134,27 @@ static bool refill_from(struct q_heap *heap, struct q_slab *s)
     uint32_t nr;
 
     q_slub_collect(s);
-    uint32_t used = q_slab_used(s);
-    if (s->freelist != NULL) {
-        struct q_object *list = s->freelist;
-
-        nr = s->carved - used;
-        q_assert(q_chain_length(list) == nr);
-        s->freelist = NULL;
-        /* In this order: a fork in between finds the objects lost, never on two lists. */
-        atomic_signal_fence(memory_order_seq_cst);
-        q_slab_next_epoch(s, heap->tp);
-        hand_out(heap, s, list, nr, used);
+    uint32_t used = q_slab_used(s), few = s->carved - used;
+    bool hot = bin->patience >= PATIENCE_KEEP && few < HOT_CHAIN;
+    if (s->freelist != NULL && !(hot && s->carved < q_slab_class(s)->objs)) {
+        hand_out_freelist(heap, s);
         return true;
     }
     unsigned ahead = (unsigned)q_min(bin->slabs, Q_SLAB_SIZE >> q_page_shift);
     struct q_object *list = q_slab_carve(s, ahead, &nr);
     if (list == NULL)
         return false;
+    if (s->freelist != NULL) {
+        /* A class that comes back for more all the time gets a longer chain. */
+        struct q_object *last = list;
+        while (last->next != NULL)
+            last = last->next;
+        last->next = s->freelist;
+        s->freelist = NULL;
+        nr += few;
+        s->epoch++; /* as in hand_out_freelist(); arming below takes it up */
+        s->epoch = (uint16_t)(s->epoch < q_slab_class(s)->excess ? s->epoch : 0);
+    }
     q_slab_arm(s, heap->tp, heap->fast);
     hand_out(heap, s, list, nr, used);
     return true;
@@ -237,13 +258,18 @@ static bool refill(struct q_heap *heap, unsigned cls)
 }
 
 /* Rare work that is due now and then. */
-static void tick(struct q_heap *heap)
+static Q_NOINLINE void do_tick(struct q_heap *heap)
 {
-    if (q_likely(++heap->ticks % TICKS_PER_RECLAIM != 0))
-        return;
+    heap->ticks = TICKS_PER_RECLAIM;
     for (unsigned i = 0; i < Q_NR_BATCHES; i++)
         q_batch_flush(heap, &heap->batch[i]);
     q_reclaim_tick();
+}
+
+Q_INLINE void tick(struct q_heap *heap)
+{
+    if (q_unlikely(--heap->ticks == 0))
+        do_tick(heap);
 }
 
 static void *pop(struct q_heap *heap, unsigned cls)
@@ -268,21 +294,53 @@ static void *alloc_from_spare(unsigned cls)
     return p;
 }
 
-void *q_slub_alloc(unsigned cls)
+/*
+ * The common refill: the current slab has been freed into, and there is no
+ * point in carving more of it. What others freed into it can wait.
+ */
+Q_INLINE bool refill_quickly(struct q_heap *heap, unsigned cls)
+{
+    struct q_slab *s = heap->bin[cls].current;
+
+    if (q_unlikely(s == NULL || s->freelist == NULL || heap->chain[cls] != NULL))
+        return false;
+    if (s->carved != q_classes[cls].objs && s->carved - q_slab_used(s) < HOT_CHAIN)
+        return false;
+    hand_out_freelist(heap, s);
+    return true;
+}
+
+static Q_NOINLINE void *alloc_slowly(unsigned cls)
 {
     struct q_heap *heap = q_heap_get();
+    void *p = NULL;
 
     if (q_unlikely(heap == NULL || heap->busy))
         return alloc_from_spare(cls);
     heap->busy = true;
     atomic_signal_fence(memory_order_seq_cst);
-    void *p = NULL;
     if (heap->chain[cls] != NULL || refill(heap, cls))
         p = pop(heap, cls);
     tick(heap);
     atomic_signal_fence(memory_order_seq_cst);
     heap->busy = false;
     return p;
+}
+
+void *q_slub_alloc(unsigned cls)
+{
+    struct q_heap *heap = q_heap;
+
+    if (q_unlikely(!heap->hooked || heap->busy || heap->ticks == 1))
+        return alloc_slowly(cls);
+    heap->busy = true;
+    atomic_signal_fence(memory_order_seq_cst);
+    bool got = refill_quickly(heap, cls);
+    void *p = got ? pop(heap, cls) : NULL;
+    heap->ticks -= got;
+    atomic_signal_fence(memory_order_seq_cst);
+    heap->busy = false;
+    return q_likely(got) ? p : alloc_slowly(cls);
 }
 
 /* The current slab seems to be empty, but for what waits on the chain. */
@@ -295,8 +353,14 @@ static void current_countdown(struct q_heap *heap, struct q_slab *s)
     q_slub_collect(s);
     used = q_slab_used(s);
     live = used - waiting;
+    if (live == 0 && bin->patience >= PATIENCE_KEEP) {
+        /* It empties again and again because it is in use: leave it. */
+        s->used = used + 1;
+        s->debt = -1;
+        return;
+    }
     if (bin->patience < PATIENCE_MAX)
-        bin->patience *= 2;
+        bin->patience *= 4;
     if (live == 0) {
         heap->chain[s->cls] = NULL;
         bin->current = NULL;

@@ -19,6 +19,18 @@ bool q_slub_init(void);
  */
 void *q_slub_alloc(unsigned cls);
 
+/* The same with the chain tried first. */
+Q_INLINE void *q_slub_pop(unsigned cls)
+{
+    struct q_heap *heap = q_heap;
+    struct q_object *o = heap->chain[cls];
+
+    if (q_unlikely(o == NULL))
+        return q_slub_alloc(cls);
+    heap->chain[cls] = o->next;
+    return o;
+}
+
 enum q_free_result {
     Q_FREED,
     Q_FREE_INTERIOR,   /* inside an object, or between the objects of a slab */
