@@ -3,19 +3,19 @@
 
 #include "base/msg.h"
 
-static void list_block(struct q_buddy *b, struct q_page *page, unsigned order,
-                       enum q_mobility mobility, bool to_tail)
+static void list_block(struct q_buddy *b, struct q_page *page, unsigned order, unsigned list,
+                       bool to_tail)
 {
     struct q_free_area *area = &b->area[order];
 
     page->type = Q_PAGE_BUDDY;
     page->order = (uint8_t)order;
-    page->mobility = (uint8_t)mobility;
+    page->list = (uint8_t)list;
     page->nr = 0;
     if (to_tail)
-        q_list_add_tail(&area->free_list[mobility], &page->lru);
+        q_list_add_tail(&area->free_list[list], &page->lru);
     else
-        q_list_add(&area->free_list[mobility], &page->lru);
+        q_list_add(&area->free_list[list], &page->lru);
     area->nr_free++;
     b->nr_free_pages += (size_t)1 << order;
 }
@@ -36,7 +36,7 @@ static struct q_page *buddy_of(struct q_page *page, size_t pfn, unsigned order)
 }
 
 unsigned q_buddy_free(struct q_buddy *b, struct q_page *page, size_t pfn, unsigned order,
-                      enum q_mobility mobility, bool to_tail)
+                      struct q_free_how how)
 {
     q_assert((pfn & (((size_t)1 << order) - 1)) == 0);
     q_assert(page->type != Q_PAGE_BUDDY);
@@ -47,6 +47,7 @@ unsigned q_buddy_free(struct q_buddy *b, struct q_page *page, size_t pfn, unsign
 
         if (buddy->type != Q_PAGE_BUDDY || buddy->order != order)
             break;
+        how.fresh &= buddy->list & 1;
         q_buddy_remove(b, buddy);
         if (buddy < page) {
             page = buddy;
@@ -54,55 +55,73 @@ unsigned q_buddy_free(struct q_buddy *b, struct q_page *page, size_t pfn, unsign
         }
         order++;
     }
-    list_block(b, page, order, mobility, to_tail);
+    list_block(b, page, order, q_list_index(how.mobility, how.fresh), how.to_tail);
     return order;
 }
 
-struct q_page *q_buddy_alloc(struct q_buddy *b, unsigned order, enum q_mobility mobility)
+/* Take the smallest block that fits off one kind of list, and split it. */
+static struct q_page *alloc_from(struct q_buddy *b, unsigned order, unsigned list)
 {
     for (unsigned have = order; have <= Q_MAX_ORDER; have++) {
-        struct q_list *list = &b->area[have].free_list[mobility];
+        struct q_list *head = &b->area[have].free_list[list];
 
-        if (q_list_empty(list))
+        if (q_list_empty(head))
             continue;
-        struct q_page *page = q_container_of(list->next, struct q_page, lru);
+        struct q_page *page = q_container_of(head->next, struct q_page, lru);
         q_buddy_remove(b, page);
         while (have > order) {
             have--;
-            list_block(b, page + ((size_t)1 << have), have, mobility, false);
+            list_block(b, page + ((size_t)1 << have), have, list, false);
         }
         return page;
     }
     return NULL;
 }
 
+struct q_page *q_buddy_alloc(struct q_buddy *b, unsigned order, enum q_mobility mobility)
+{
+    struct q_page *page = alloc_from(b, order, q_list_index(mobility, false));
+
+    return page != NULL ? page : alloc_from(b, order, q_list_index(mobility, true));
+}
+
 struct q_page *q_buddy_largest(struct q_buddy *b, unsigned min_order, enum q_mobility mobility)
 {
     for (int order = Q_MAX_ORDER; order >= (int)min_order; order--) {
-        struct q_list *list = &b->area[order].free_list[mobility];
+        for (unsigned fresh = 0; fresh < 2; fresh++) {
+            struct q_list *head = &b->area[order].free_list[q_list_index(mobility, fresh)];
 
-        if (!q_list_empty(list))
-            return q_container_of(list->next, struct q_page, lru);
+            if (!q_list_empty(head))
+                return q_container_of(head->next, struct q_page, lru);
+        }
     }
     return NULL;
 }
 
 void q_buddy_retype(struct q_buddy *b, struct q_page *page, enum q_mobility mobility)
 {
-    unsigned order = page->order;
+    unsigned order = page->order, fresh = page->list & 1;
 
     q_buddy_remove(b, page);
-    list_block(b, page, order, mobility, false);
+    list_block(b, page, order, q_list_index(mobility, fresh), false);
+}
+
+void q_buddy_freshen(struct q_buddy *b, struct q_page *page)
+{
+    unsigned order = page->order, list = page->list | 1;
+
+    q_buddy_remove(b, page);
+    list_block(b, page, order, list, true);
 }
 
 void q_buddy_free_range(struct q_buddy *b, struct q_page *page, size_t pfn, size_t nr,
-                        enum q_mobility mobility, bool to_tail)
+                        struct q_free_how how)
 {
     while (nr > 0) {
         unsigned order = pfn == 0 ? Q_MAX_ORDER : (unsigned)__builtin_ctzl(pfn);
 
         order = (unsigned)q_min(q_min(order, q_fls(nr)), Q_MAX_ORDER);
-        q_buddy_free(b, page, pfn, order, mobility, to_tail);
+        q_buddy_free(b, page, pfn, order, how);
         page += (size_t)1 << order;
         pfn += (size_t)1 << order;
         nr -= (size_t)1 << order;
@@ -117,13 +136,13 @@ void q_buddy_verify(const struct q_buddy *b)
         const struct q_free_area *area = &b->area[order];
         size_t seen = 0;
 
-        for (unsigned m = 0; m < Q_NR_MOBILITIES; m++) {
-            const struct q_list *head = &area->free_list[m];
+        for (unsigned list = 0; list < Q_NR_LISTS; list++) {
+            const struct q_list *head = &area->free_list[list];
 
             for (const struct q_list *l = head->next; l != NULL && l != head; l = l->next) {
                 const struct q_page *page = q_container_of(l, const struct q_page, lru);
 
-                if (page->type != Q_PAGE_BUDDY || page->order != order || page->mobility != m ||
+                if (page->type != Q_PAGE_BUDDY || page->order != order || page->list != list ||
                     l->next->prev != l)
                     q_die("buddy: page %p on the list of order %u is not a free block of it",
                           (const void *)page, order);

@@ -6,9 +6,15 @@
  * the stack. Knowlton, "A Fast Storage Allocator", CACM 1965; the shape is
  * that of the kernel's mm/page_alloc.c.
  *
- *   area[2]  UNMOVABLE: [page 8..11] <-> [page 20..23]      nr_free = 3
- *            MOVABLE:   [page 32..35]
+ *   area[2]  UNMOVABLE  used:  [page 8..11] <-> [page 20..23]    nr_free = 3
+ *                       fresh: [page 32..35]
+ *            MOVABLE    used:  ...
  *   area[1]  ...
+ *
+ * Within a mobility, blocks that hold memory already ("used") and blocks that
+ * do not ("fresh") are on lists of their own, and used ones of any order go
+ * first: taking a fresh one costs page faults and memory. A block that merges
+ * from both counts as used; so do both halves when it is split again.
  *
  * Invariants:
  *  - a free block of order k starts at a pfn that is a multiple of 2^k, its
@@ -26,8 +32,16 @@
 
 #include "buddy/page.h"
 
+/* Lists of one order: mobility, and whether the block holds memory. */
+#define Q_NR_LISTS (2 * Q_NR_MOBILITIES)
+
+Q_INLINE unsigned q_list_index(enum q_mobility mobility, bool fresh)
+{
+    return 2u * mobility + fresh;
+}
+
 struct q_free_area {
-    struct q_list free_list[Q_NR_MOBILITIES];
+    struct q_list free_list[Q_NR_LISTS];
     size_t nr_free; /* blocks on all lists of this order */
 };
 
@@ -36,13 +50,20 @@ struct q_buddy {
     size_t nr_free_pages;
 };
 
+/* How a block goes back. */
+struct q_free_how {
+    uint8_t mobility; /* enum q_mobility */
+    bool fresh;       /* holds no memory */
+    bool to_tail;     /* prefer other blocks over this one */
+};
+
 /*
  * Free the block of 2^order pages at page, whose frame number is pfn, merging
- * it with its buddies as far as they are free. to_tail: prefer other blocks
- * over this one. Returns the order of the block that resulted.
+ * it with its buddies as far as they are free. Returns the order of the block
+ * that resulted.
  */
 unsigned q_buddy_free(struct q_buddy *b, struct q_page *page, size_t pfn, unsigned order,
-                      enum q_mobility mobility, bool to_tail);
+                      struct q_free_how how);
 
 /*
  * Take a block of 2^order pages from the lists of this mobility: the smallest
@@ -63,12 +84,15 @@ void q_buddy_remove(struct q_buddy *b, struct q_page *page);
 /* Move a free block to the lists of another mobility. */
 void q_buddy_retype(struct q_buddy *b, struct q_page *page, enum q_mobility mobility);
 
+/* A free block lost its memory: to the end of the fresh list. */
+void q_buddy_freshen(struct q_buddy *b, struct q_page *page);
+
 /*
  * Free nr pages from pfn on: the pages are cut into the largest aligned
  * blocks. Used for tails of exact lengths and for runs.
  */
 void q_buddy_free_range(struct q_buddy *b, struct q_page *page, size_t pfn, size_t nr,
-                        enum q_mobility mobility, bool to_tail);
+                        struct q_free_how how);
 
 /* Walk all lists and compare with the counters; ends the program when they differ. */
 void q_buddy_verify(const struct q_buddy *b);

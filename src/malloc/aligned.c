@@ -73,7 +73,14 @@ Q_PUBLIC void *reallocarray(void *p, size_t nr, size_t size)
 
 Q_PUBLIC size_t malloc_usable_size(void *p)
 {
-    return p != NULL ? q_usable(p, "malloc_usable_size") : 0;
+    const struct q_slab *s = q_slab_guess(p);
+    int64_t key;
+
+    if (p == NULL)
+        return 0;
+    if (q_likely(q_slab_mine(s, p, &key)) && q_likely(((struct q_object *)p)->key != (uint64_t)key))
+        return q_slab_class(s)->size;
+    return q_usable(p, "malloc_usable_size");
 }
 
 /*

@@ -35,6 +35,13 @@ Q_PUBLIC const char *quire_version(void)
     return VERSION_STRING;
 }
 
+/* Called from malloc.c, which also makes the linker take this file out of libquire.a. */
+void q_malloc_first(void)
+{
+    if (q_slub_init())
+        quire_stat_page.serving = 1;
+}
+
 static void fork_prepare(void)
 {
     /* Interrupted inside the allocator by the handler that forks: some locks are our own. */
@@ -54,6 +61,7 @@ static void reset_locks(void)
 {
     q_zone_fork_child();
     q_slub_fork_child();
+    q_stat_fork_child();
     quire_stat_page.pid = (uint64_t)q_getpid();
 }
 
@@ -73,7 +81,6 @@ __attribute__((constructor(101))) static void quire_starts(void)
     pthread_atfork(fork_prepare, fork_parent, fork_child);
     q_heap_hook_threads();
     quire_stat_page.pid = (uint64_t)q_getpid();
-    quire_stat_page.serving = 1;
     if (q_opt.stats)
         q_stat_at_start();
 }

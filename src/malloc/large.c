@@ -109,7 +109,13 @@ size_t q_size_of(const void *p)
 
     if (s != NULL) {
         size_t size = q_slab_class(s)->size, off = (size_t)((const char *)p - q_slab_start(s));
-        return off % size == 0 && off / size < s->carved && !q_slub_is_free(s, p) ? size : 0;
+        uint32_t k = (uint32_t)(off / size);
+
+        if (off % size != 0 || k >= s->carved)
+            return 0;
+        /* The key alone proves nothing, but without it there is nothing to look for. */
+        bool suspect = ((const struct q_object *)p)->key == q_slab_key(s, k);
+        return suspect && q_slub_is_free(s, p) ? 0 : size;
     }
     if ((run = run_at(p)) != NULL)
         return (size_t)run->nr << q_page_shift;

@@ -19,6 +19,9 @@ static Q_NOINLINE void *malloc_refill(size_t n)
 {
     struct q_heap *heap = q_heap;
     bool table = n <= Q_TABLE_MAX && q_likely(heap != &q_heap_none);
+
+    if (q_unlikely(heap == &q_heap_none))
+        q_malloc_first();
     void *p = q_slub_alloc(table ? heap->class_of[n] : q_class_of(n));
 
     return q_likely(p != NULL) ? p : q_enomem();

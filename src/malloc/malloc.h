@@ -45,7 +45,7 @@ void q_misuse(const char *caller, const void *p);
 /* The same for a size that does not fit the object: expected is what it holds. */
 void q_misuse_size(const char *caller, const void *p, size_t given, size_t holds);
 
-/* Called first in every public function that may be the first of all. */
-void q_malloc_init(void);
+/* A thread's first allocation: sets up the process if need be. */
+void q_malloc_first(void);
 
 #endif

@@ -88,7 +88,7 @@ static void push_remote(struct q_slab *s, struct q_object *head, struct q_object
                     total >= __atomic_load_n(&s->used, __ATOMIC_RELAXED) + s->debt;
         if (tell)
             now |= Q_REMOTE_WARNED;
-        uint32_t carved = s->carved;
+        uint32_t carved = __atomic_load_n(&s->carved, __ATOMIC_RELAXED);
         /* Release: links and contents of the objects before they can be seen. */
         if (!atomic_compare_exchange_weak_explicit(&s->remote, &w, now, memory_order_release,
                                                    memory_order_relaxed))

@@ -228,6 +228,25 @@ void q_heap_hook_threads(void)
         have_key = true;
 }
 
+/*
+ * A heap caught in the middle of a change: what it owns stays as it is. Its
+ * lists cannot be trusted, so its slabs are found by looking at all of them.
+ */
+static void strand(struct q_heap *heap)
+{
+    heap->live = false;
+    for (size_t pfn = 0; pfn < q_mem.max_pages; pfn += (size_t)1 << q_slab_order()) {
+        if (!q_pfn_online(pfn)) {
+            pfn = q_align_down(pfn, (size_t)1 << Q_MAX_ORDER) + ((size_t)1 << Q_MAX_ORDER) -
+                  ((size_t)1 << q_slab_order());
+            continue;
+        }
+        struct q_slab *s = q_slab_at((uint32_t)(pfn >> q_slab_order()) + 1);
+        if (q_remote_owner(atomic_load_explicit(&s->remote, memory_order_relaxed)) == heap->id)
+            q_slab_disarm(s);
+    }
+}
+
 void q_heap_after_fork(void)
 {
     struct q_heap *mine = q_heap;
@@ -238,7 +257,7 @@ void q_heap_after_fork(void)
         if (heap == mine || !heap->live)
             continue;
         if (heap->busy) {
-            heap->live = false; /* caught in the middle: what it owns stays as it is */
+            strand(heap);
             continue;
         }
         drop_all(heap);

@@ -34,12 +34,13 @@ struct q_slab *q_slab_create(unsigned cls)
     uint32_t number = (uint32_t)(q_page_to_pfn(page) >> q_slab_order()) + 1;
     struct q_slab *s = q_slab_at(number);
 
+    /* The epoch goes on from the slab's last life, so that old keys in its memory are not today's. */
+    s->epoch = (uint16_t)(s->epoch + 1u < q_min(q_classes[cls].excess, 65535) ? s->epoch + 1 : 0);
     s->mult = q_classes[cls].mult;
     s->span = 0;
     s->freelist = NULL;
     s->used = 0;
     s->debt = 0;
-    s->epoch = 0;
     s->next = s->prev = 0;
     s->carved = 0;
     s->cls = (uint8_t)cls;
@@ -63,7 +64,8 @@ void q_slab_destroy(struct q_slab *s)
     unsigned written = (unsigned)q_max(page->private, carved_pages(s));
 
     q_assert((s->flags & (Q_SLAB_PARTIAL | Q_SLAB_CURRENT)) == 0);
-    s->span = 0;
+    atomic_fetch_sub_explicit(&q_pages_carved, carved_pages(s), memory_order_relaxed);
+    q_slab_disarm(s);
     s->number = 0;
     q_free_slab_pages(page, written);
 }
@@ -79,6 +81,8 @@ void q_slab_arm(struct q_slab *s, uintptr_t tp, bool fast)
 
 void q_slab_disarm(struct q_slab *s)
 {
+    /* No thread pointer makes up for this, so the next owner's span fits no old tag. */
+    __atomic_store_n(&s->tag, s->tag + (1ull << 47), __ATOMIC_RELAXED);
     __atomic_store_n(&s->span, 0, __ATOMIC_RELAXED);
 }
 
@@ -122,7 +126,10 @@ struct q_object *q_slab_carve(struct q_slab *s, unsigned ahead, uint32_t *nr)
         o = o->next;
     }
     o->next = NULL;
-    s->carved = (uint16_t)(s->carved + n);
+    unsigned before = carved_pages(s);
+    __atomic_store_n(&s->carved, (uint16_t)(s->carved + n), __ATOMIC_RELAXED);
+    /* Relaxed: a counter for policy only. */
+    atomic_fetch_add_explicit(&q_pages_carved, carved_pages(s) - before, memory_order_relaxed);
     *nr = n;
     return first;
 }

@@ -45,7 +45,9 @@
  * and adding span = carved*e overflows a signed addition exactly for
  * 0 <= k < carved. A stranger's thread pointer, an interior address, an
  * address elsewhere that shares the descriptor, or span == 0 (nobody owns
- * it) do not. What the addition yields, 2^63 + k*e + epoch, is the key.
+ * it) do not. Whoever gives a slab up also spoils the tag, by 2^47, lest its
+ * next free pair its old tag with the next owner's span. What the addition
+ * yields, 2^63 + k*e + epoch, is the key.
  *
  * The key is written into the second word of a freed object. The epoch
  * changes whenever the freelist is taken as a whole, so an object that
@@ -98,9 +100,10 @@ Q_INLINE struct q_slab *q_slab_at(uint32_t number)
     return (struct q_slab *)q_lookup.slabs + (number - 1);
 }
 
+/* By the descriptor's place, so that it holds for slabs that exist no more. */
 Q_INLINE size_t q_slab_pfn(const struct q_slab *s)
 {
-    return (size_t)(s->number - 1) << q_slab_order();
+    return (size_t)(s - (const struct q_slab *)q_lookup.slabs) << q_slab_order();
 }
 
 Q_INLINE char *q_slab_start(const struct q_slab *s)
@@ -161,7 +164,7 @@ void q_slab_destroy(struct q_slab *s);
 /* Owner: set tag and span for owner's thread pointer tp; fast: whether free() may use the test. */
 void q_slab_arm(struct q_slab *s, uintptr_t tp, bool fast);
 
-/* Owner: switch the test off. */
+/* Owner: switch the test off, for every thread and for good. */
 void q_slab_disarm(struct q_slab *s);
 
 /* Owner: begin a new epoch; freed objects on the list so far no longer carry the present key. */

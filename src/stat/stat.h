@@ -42,4 +42,7 @@ void q_stat_print(int fd);
 void q_stat_at_start(void);
 void q_stat_at_exit(void);
 
+/* fork: the child may print, whatever the parent was doing. */
+void q_stat_fork_child(void);
+
 #endif

@@ -153,9 +153,15 @@ static void print_totals(struct q_buf *b, const struct q_stat *st)
                  ru.ru_minflt, (uint64_t)ru.ru_minflt * cost / 1000, cost);
 }
 
+static struct q_lock lock; /* of the buffers below */
+
+void q_stat_fork_child(void)
+{
+    q_lock_reset(&lock);
+}
+
 void q_stat_print(int fd)
 {
-    static struct q_lock lock;
     static struct q_stat st; /* too large for a signal stack */
     static char text[4096];
     char name[32];

@@ -375,7 +375,7 @@ bool q_zone_grow(struct q_zone *zone)
 bool q_pfn_online(size_t pfn)
 {
     if (q_mem.sparse)
-        return true; /* only sections that are online have frame numbers */
+        return pfn < q_mem.nr_sections << Q_SECTION_ORDER;
     if (q_nodes[pfn >> q_mem.node_shift] == NULL)
         return false;
     struct q_zone *zone = q_pfn_zone(pfn);

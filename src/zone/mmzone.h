@@ -15,7 +15,8 @@
  *
  * Watermarks, in pages that are free but still resident: at `high` a zone is
  * comfortable, and what lies above it is given back to the kernel, oldest
- * whole pageblocks first, once it has rested for the decay time.
+ * whole pageblocks first, once it has rested for the decay time. Above `max`
+ * (as much again as is in use, and a little) it goes at once.
  *
  * Locks: zone->lock guards everything in struct q_zone and the pageblocks and
  * free struct pages of the zone; pcp->lock (one per CPU, outside zone->lock)
@@ -29,7 +30,7 @@
 
 enum q_zone_type { Q_ZONE_NORMAL, Q_ZONE_MOVABLE, Q_NR_ZONES };
 
-enum q_watermark { Q_WMARK_MIN, Q_WMARK_LOW, Q_WMARK_HIGH, Q_NR_WMARK };
+enum q_watermark { Q_WMARK_MIN, Q_WMARK_LOW, Q_WMARK_HIGH, Q_WMARK_MAX, Q_NR_WMARK };
 
 /* Bits for the largest number of pages in a pageblock: 2 MiB in pages of 4 KiB. */
 #define Q_PAGEBLOCK_WORDS 8

@@ -18,6 +18,7 @@
 #include "zone/reclaim.h"
 
 _Atomic size_t q_pages_in_use;
+_Atomic size_t q_pages_carved;
 
 bool q_charge(size_t pages)
 {
@@ -104,9 +105,19 @@ static bool cut_frontier(struct q_zone *zone, enum q_mobility mobility)
         block->nr_free = (uint16_t)(1u << q_pageblock_order());
     }
     q_zone_want_huge(zone, pfn);
-    q_buddy_free(&zone->buddy, q_pfn_to_page(pfn), pfn, Q_MAX_ORDER, mobility, false);
+    struct q_free_how how = {.mobility = (uint8_t)mobility, .fresh = true};
+    q_buddy_free(&zone->buddy, q_pfn_to_page(pfn), pfn, Q_MAX_ORDER, how);
     zone->frontier = end;
     return true;
+}
+
+/* What is left of a block that was cut: it was never counted as taken. */
+static void free_tail(struct q_zone *zone, struct q_page *page, size_t nr, bool fresh)
+{
+    size_t pfn = q_page_to_pfn(page);
+    struct q_free_how how = {.mobility = q_pageblock_of(pfn)->mobility, .fresh = fresh};
+
+    q_buddy_free_range(&zone->buddy, page, pfn, nr, how);
 }
 
 struct q_page *q_zone_take(struct q_zone *zone, unsigned order, size_t nr, enum q_mobility mobility,
@@ -122,7 +133,7 @@ struct q_page *q_zone_take(struct q_zone *zone, unsigned order, size_t nr, enum 
     size_t pfn = q_page_to_pfn(page), block = (size_t)1 << order;
     *zero = q_pageblock_taken(zone, pfn, nr);
     if (nr < block)
-        q_buddy_free_range(&zone->buddy, page + nr, pfn + nr, block - nr, mobility, false);
+        free_tail(zone, page + nr, block - nr, *zero);
     zone->nr_alloc++;
     return page;
 }
@@ -132,8 +143,10 @@ void q_zone_give(struct q_zone *zone, struct q_page *page, size_t nr, size_t wri
     size_t pfn = q_page_to_pfn(page);
 
     q_pageblock_freed(zone, pfn, nr, written);
-    q_buddy_free_range(&zone->buddy, page, pfn, nr, q_pageblock_of(pfn)->mobility,
-                       q_pageblock_mostly_free(pfn));
+    struct q_free_how how = {.mobility = q_pageblock_of(pfn)->mobility,
+                             .fresh = written == 0,
+                             .to_tail = q_pageblock_mostly_free(pfn)};
+    q_buddy_free_range(&zone->buddy, page, pfn, nr, how);
     zone->nr_free_calls++;
 }
 
@@ -259,8 +272,7 @@ bool q_grow_run(struct q_page *page, size_t nr)
 
             q_buddy_remove(&zone->buddy, next);
             if (at + block > nr)
-                q_buddy_free_range(&zone->buddy, page + nr, pfn + nr, at + block - nr,
-                                   q_pageblock_of(pfn + nr)->mobility, false);
+                free_tail(zone, page + nr, at + block - nr, (next->list & 1) != 0);
             at += block;
         }
         q_pageblock_taken(zone, pfn + have, nr - have);

@@ -48,6 +48,9 @@ void q_free_slab_pages(struct q_page *page, unsigned written);
 /* Pages given out now, over all zones, and the configured limit on them and on own mappings. */
 extern _Atomic size_t q_pages_in_use;
 
+/* Of these, pages of slabs that hold objects: what is given out but not carved yet is not touched. */
+extern _Atomic size_t q_pages_carved;
+
 /* Account for bytes mapped outside the zones; false where the limit forbids it. */
 bool q_charge(size_t pages);
 void q_uncharge(size_t pages);

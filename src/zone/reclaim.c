@@ -9,6 +9,7 @@
 #define TICK_MS 50u            /* at most one look in this time */
 #define BLOCKS_PER_TICK 64u    /* bounds the time under the lock */
 #define HUGE_FROM_BYTES ((size_t)64 << 20)
+#define EAGER_BYTES ((size_t)24 << 20) /* beyond what is in use and this, free memory goes at once */
 #define PART_MIN_BYTES ((size_t)64 << 10) /* smaller pieces are not worth a system call */
 
 /* Pages that a zone may keep resident for its next needs. */
@@ -18,18 +19,40 @@ static void set_watermarks(struct q_zone *zone)
 
     used = q_mem.sparse ? zone->present_pages : used;
     used -= q_min(used, zone->buddy.nr_free_pages);
+    /* Of slabs, only what objects were carved from counts. */
+    if (zone->type == Q_ZONE_NORMAL)
+        used = q_min(used, atomic_load_explicit(&q_pages_carved, memory_order_relaxed));
     zone->watermark[Q_WMARK_MIN] = floor;
     zone->watermark[Q_WMARK_LOW] = floor + used / 64;
     zone->watermark[Q_WMARK_HIGH] = floor + used / 32;
+    zone->watermark[Q_WMARK_MAX] = (EAGER_BYTES >> q_page_shift) + used;
+}
+
+/* Whether no page of a free block that spans whole pageblocks holds memory. */
+static bool all_clean(size_t pfn, size_t nr)
+{
+    for (size_t end = pfn + nr; pfn < end; pfn += (size_t)1 << q_pageblock_order())
+        if (q_pageblock_of(pfn)->nr_dirty > 0)
+            return false;
+    return true;
 }
 
 static void give_back(struct q_zone *zone, size_t pfn, size_t nr)
 {
     if (q_madvise(q_pfn_to_virt(pfn), nr << q_page_shift, MADV_DONTNEED) != 0)
         return; /* locked memory (mlockall) stays; so does what we know of it */
-    size_t before = zone->nr_dirty;
+    size_t before = zone->nr_dirty, end = pfn + nr;
     q_pageblock_cleaned(zone, pfn, nr);
     zone->nr_given_back += before - zone->nr_dirty;
+    while (pfn < end) {
+        struct q_page *page = q_pfn_to_page(pfn);
+        size_t len = page->type == Q_PAGE_BUDDY ? (size_t)1 << page->order : 1;
+
+        /* A block that reaches beyond what was given back stays where it is. */
+        if (page->type == Q_PAGE_BUDDY && (pfn + len <= end || all_clean(pfn, len)))
+            q_buddy_freshen(&zone->buddy, page);
+        pfn += len;
+    }
 }
 
 static size_t block_pfn(const struct q_pageblock *block)
@@ -83,11 +106,14 @@ void q_zone_tick(struct q_zone *zone)
 {
     if (q_likely(zone->nr_dirty <= zone->watermark[Q_WMARK_LOW]))
         return;
+    set_watermarks(zone);
+    size_t max = zone->watermark[Q_WMARK_MAX];
+    if (zone->nr_dirty > max)
+        reclaim_pass(zone, 0, 0, max - max / 8, true, 0);
     uint32_t now = q_now_ms();
     if (now - zone->tick_ms < TICK_MS)
         return;
     zone->tick_ms = now;
-    set_watermarks(zone);
     uint32_t age = (uint32_t)q_opt.decay_ms + 1;
     reclaim_pass(zone, now, age, zone->watermark[Q_WMARK_HIGH], true, 0);
     if (zone->nr_dirty > zone->watermark[Q_WMARK_HIGH])
@@ -128,12 +154,26 @@ size_t q_reclaim_all(size_t keep_pages)
     return given;
 }
 
+/*
+ * Slabs that are given out but hardly carved (many threads, many classes)
+ * must not become resident: huge pages only where nearly all is in use.
+ */
+static bool dense_enough(const struct q_zone *zone)
+{
+    size_t carved = atomic_load_explicit(&q_pages_carved, memory_order_relaxed);
+    size_t in_use = zone->frontier - zone->start_pfn;
+
+    if (q_mem.sparse)
+        in_use = zone->present_pages;
+    if (zone->type != Q_ZONE_NORMAL)
+        return false;
+    return carved << q_page_shift >= HUGE_FROM_BYTES && carved >= in_use - in_use / 16;
+}
+
 void q_zone_want_huge(struct q_zone *zone, size_t pfn)
 {
-    size_t in_use = atomic_load_explicit(&q_pages_in_use, memory_order_relaxed) << q_page_shift;
-
     if (q_opt.huge == Q_HUGE_OFF || q_mem.thp_never ||
-        (q_opt.huge == Q_HUGE_AUTO && in_use < HUGE_FROM_BYTES))
+        (q_opt.huge == Q_HUGE_AUTO && !dense_enough(zone)))
         return;
     if (q_madvise(q_pfn_to_virt(pfn), q_max_block_size(), MADV_HUGEPAGE) != 0)
         return;

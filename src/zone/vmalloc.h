@@ -12,7 +12,7 @@
  * the cache never adds to what the program needs at its peak.
  *
  * Lock: vm_lock guards table and cache; system calls that may take long
- * (munmap of large blocks) run outside it. It nests inside nothing.
+ * (munmap of large blocks) run outside it. Nothing is taken while it is held.
  */
 #ifndef Q_ZONE_VMALLOC_H
 #define Q_ZONE_VMALLOC_H
