@@ -14,7 +14,7 @@
 
 struct q_options q_opt = {
     .decay_ms = 500,
-    .spare = 1 << 20,
+    .spare = 512 << 10,
     .populate = 1,
 };
 

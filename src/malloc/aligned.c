@@ -14,6 +14,10 @@ static bool power_of_two(size_t n)
 /* memalign(3) takes any alignment and rounds it up. */
 static void *alloc_rounded(size_t align, size_t n)
 {
+    if (align > SIZE_MAX / 2 + 1) {
+        errno = EINVAL;
+        return NULL;
+    }
     if (align > Q_REQUEST_MAX)
         return q_enomem();
     align = (size_t)1 << q_ceil_log2(q_max(align, 16));

@@ -11,6 +11,8 @@
 #include "zone/page_alloc.h"
 #include "zone/vmalloc.h"
 
+#define MAP_ON_GROWTH ((size_t)256 << 10)
+
 void *q_enomem(void)
 {
     errno = ENOMEM;
@@ -27,25 +29,18 @@ static void *alloc_run(size_t n, size_t align, bool zero)
 {
     q_gfp_t gfp = Q_GFP_MOVABLE | (zero ? Q_GFP_ZERO : 0);
     size_t nr = pages_of(n), least = align >> q_page_shift;
-    struct q_page *page;
+    struct q_page *page = q_alloc_run_aligned(gfp, nr, q_ceil_log2(q_max(least, 1)));
 
-    if (least <= 1) {
-        page = q_alloc_run(gfp, nr);
-    } else {
-        page = q_alloc_pages(gfp, q_ceil_log2(q_max(nr, least)));
-        if (page != NULL)
-            q_shrink_run(page, nr);
-    }
     return page != NULL ? q_page_address(page) : NULL;
 }
 
 static void *alloc_mapping(size_t n, size_t align, bool zero)
 {
-    bool is_zero;
-    void *p = q_vmalloc(n, align, &is_zero);
+    size_t dirty;
+    void *p = q_vmalloc(n, align, &dirty);
 
-    if (p != NULL && zero && !is_zero)
-        memset(p, 0, n);
+    if (p != NULL && zero && dirty > 0)
+        memset(p, 0, q_min(n, dirty));
     return p;
 }
 
@@ -55,7 +50,7 @@ void *q_alloc(size_t n, size_t align, bool zero)
 
     if (q_unlikely(n > Q_REQUEST_MAX || align > Q_REQUEST_MAX || !q_slub_init()))
         return q_enomem();
-    unsigned cls = align <= 16 && n <= Q_SMALL_MAX ? q_class_of(n) : q_class_aligned(n, align);
+    unsigned cls = align <= 16 && n <= Q_SMALL_MAX ? q_heap_class(q_heap, n) : q_class_aligned(n, align);
     if (cls < Q_NR_CLASSES) {
         p = q_slub_pop(cls);
         if (p != NULL && zero)
@@ -149,9 +144,18 @@ static void *resize_in_place(void *p, size_t have, size_t n)
         }
         return q_grow_run(run, nr) ? p : NULL;
     }
-    if (have > Q_SMALL_MAX && n > q_max_block_size() / 2)
-        return q_vrealloc(p, n);
-    return NULL;
+    return n >= MAP_ON_GROWTH / 2 ? q_vrealloc(p, n) : NULL;
+}
+
+/*
+ * A block that grew so far is likely to grow on: in a mapping of its own
+ * that costs no copy, and leaves nothing behind.
+ */
+static void *alloc_to_grow(size_t n, size_t have)
+{
+    size_t dirty;
+
+    return n >= MAP_ON_GROWTH && n > have ? q_vmalloc(n, 16, &dirty) : NULL;
 }
 
 void *q_realloc_slow(void *p, size_t n, const char *caller)
@@ -166,13 +170,15 @@ void *q_realloc_slow(void *p, size_t n, const char *caller)
     if (have == 0 || n > Q_REQUEST_MAX)
         return q_enomem();
     bool slab = q_slab_of(p) != NULL;
-    if (slab && n <= have && n > have / 2)
+    if (slab && n <= have && (n > have / 2 || have <= 32))
         return p;
     void *now = slab ? NULL : resize_in_place(p, have, n);
     if (now != NULL)
         return now;
     int saved = errno;
-    now = q_alloc(n, 16, false);
+    now = alloc_to_grow(n, have);
+    if (now == NULL)
+        now = q_alloc(n, 16, false);
     if (now == NULL) {
         if (n > have)
             return NULL;

@@ -22,7 +22,7 @@ static Q_NOINLINE void *malloc_refill(size_t n)
 
     if (q_unlikely(heap == &q_heap_none))
         q_malloc_first();
-    void *p = q_slub_alloc(table ? heap->class_of[n] : q_class_of(n));
+    void *p = q_slub_alloc(table ? heap->class_of[n] : q_heap_class(heap, n));
 
     return q_likely(p != NULL) ? p : q_enomem();
 }
@@ -32,7 +32,8 @@ static Q_NOINLINE void *malloc_large(size_t n)
 {
     if (q_unlikely(n > Q_SMALL_MAX))
         return q_alloc(n, 16, false);
-    struct q_object **chain = &q_heap->chain[q_class_of(n)], *o = *chain;
+    struct q_heap *heap = q_heap;
+    struct q_object **chain = &heap->chain[q_heap_class(heap, n)], *o = *chain;
     if (q_unlikely(o == NULL))
         return malloc_refill(n);
     *chain = o->next;
@@ -140,7 +141,7 @@ Q_PUBLIC void *realloc(void *p, size_t n)
         size_t have = q_slab_class(s)->size;
 
         /* Stay where it fits and does not leave more than half unused. */
-        if (n <= have && n > have / 2)
+        if (n <= have && (n > have / 2 || (have <= 32 && n > 0)))
             return p;
         if (q_likely(n - 1 < Q_TABLE_MAX)) {
             void *now = malloc_fast(n);
@@ -148,7 +149,7 @@ Q_PUBLIC void *realloc(void *p, size_t n)
             if (q_unlikely(now == NULL))
                 return n <= have ? p : NULL;
             memcpy(now, p, q_min(have, n));
-            free_mine(s, p, key);
+            free(p);
             return now;
         }
     }

@@ -56,6 +56,7 @@ static bool adopt(struct q_heap *heap, struct q_slab *s, uint64_t w, struct q_ob
     s->flags = 0;
     q_slab_next_epoch(s, heap->tp);
     q_slab_arm(s, heap->tp, heap->fast);
+    q_slub_rearm(s);
     q_partial_add(heap, s);
     if (q_remote_home(w) != heap->id)
         add_guest(heap, s);
@@ -85,7 +86,7 @@ static void push_remote(struct q_slab *s, struct q_object *head, struct q_object
         now = q_remote_make(s, w, head, total, owner);
         /* A hint: the owner's counter may change under our eyes. */
         bool tell = owner != 0 && (w & Q_REMOTE_WARNED) == 0 &&
-                    total >= __atomic_load_n(&s->used, __ATOMIC_RELAXED) + s->debt;
+                    2 * total >= __atomic_load_n(&s->used, __ATOMIC_RELAXED) + (uint32_t)(int32_t)s->debt;
         if (tell)
             now |= Q_REMOTE_WARNED;
         uint32_t carved = __atomic_load_n(&s->carved, __ATOMIC_RELAXED);

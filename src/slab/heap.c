@@ -8,8 +8,8 @@
 #include "base/msg.h"
 #include "slab/slub.h"
 
-/* Thread pointers nearer than this could fool the test of slab.h. */
-#define TP_APART ((uintptr_t)256 << 10)
+/* Thread pointers nearer than this, times the factor of slab.h, are taken for too near. */
+#define TP_APART ((uintptr_t)64 << 10)
 
 struct q_heap q_heap_none;
 __thread struct q_heap *q_heap __attribute__((tls_model("initial-exec"))) = &q_heap_none;
@@ -37,12 +37,33 @@ static bool tp_is_apart(uintptr_t tp)
         return false;
     for (uint32_t id = 1; id <= q_nr_heaps; id++) {
         const struct q_heap *h = q_heaps[id];
-        uintptr_t d = (tp - h->tp) & mask;
+        uintptr_t d = Q_TP_FACTOR * (tp - h->tp) & mask;
 
         if (h->live && (d < TP_APART || d > mask - TP_APART))
             return false;
     }
     return true;
+}
+
+/* Every second class of each doubling serves the sizes of the one below it, too. */
+static void set_coarse(struct q_heap *heap)
+{
+    heap->coarse = 0;
+    for (unsigned c = Q_FIRST_SPACED; c < Q_LAST_SPACED; c += 2)
+        heap->coarse |= 1ull << c;
+    for (size_t n = 0; n <= Q_TABLE_MAX; n++)
+        heap->class_of[n] = (uint8_t)q_heap_class(heap, n);
+    for (unsigned c = 0; c < Q_NR_CLASSES; c++)
+        heap->bin[c].patience = 1;
+}
+
+void q_heap_refine(struct q_heap *heap, unsigned cls)
+{
+    if (cls == 0 || (heap->coarse >> (cls - 1) & 1) == 0)
+        return;
+    heap->coarse &= ~(1ull << (cls - 1));
+    for (size_t n = q_classes[cls - 2].size + 1; n <= q_min(q_classes[cls - 1].size, Q_TABLE_MAX); n++)
+        heap->class_of[n] = (uint8_t)(cls - 1);
 }
 
 static struct q_heap *make_heap(void)
@@ -55,10 +76,6 @@ static struct q_heap *make_heap(void)
     if (heap == NULL)
         return NULL;
     heap->id = (uint16_t)id;
-    for (size_t n = 0; n <= Q_TABLE_MAX; n++)
-        heap->class_of[n] = (uint8_t)q_class_of(n);
-    for (unsigned c = 0; c < Q_NR_CLASSES; c++)
-        heap->bin[c].patience = 1;
     q_heaps[id] = heap;
     /* Release: readers that see the number see the heap. */
     atomic_store_explicit(&q_nr_heaps, id, memory_order_release);
@@ -84,6 +101,7 @@ struct q_heap *q_heap_get(void)
     }
     if (gone || !q_slub_init())
         return NULL;
+    q_heap_adopt_orphans();
     q_lock(&q_heap_lock);
     heap = free_heaps;
     if (heap != NULL)
@@ -93,6 +111,7 @@ struct q_heap *q_heap_get(void)
     if (heap != NULL) {
         heap->tp = q_thread_pointer();
         heap->fast = tp_is_apart(heap->tp);
+        set_coarse(heap);
         heap->live = true;
         heap->hooked = false;
         heap->ticks = 1;
@@ -124,6 +143,7 @@ void q_partial_add(struct q_heap *heap, struct q_slab *s)
     if (s->next != 0)
         q_slab_at(s->next)->prev = s->number;
     bin->partial = s->number;
+    heap->nr_partial++;
 }
 
 void q_partial_del(struct q_heap *heap, struct q_slab *s)
@@ -135,6 +155,7 @@ void q_partial_del(struct q_heap *heap, struct q_slab *s)
     if (s->next != 0)
         q_slab_at(s->next)->prev = s->prev;
     s->next = s->prev = 0;
+    heap->nr_partial--;
     s->flags &= (uint8_t)~Q_SLAB_PARTIAL;
     for (unsigned i = 0; (s->flags & Q_SLAB_GUEST) != 0 && i < Q_NR_GUESTS; i++) {
         if (heap->guest[i] == s->number) {
@@ -247,14 +268,26 @@ static void strand(struct q_heap *heap)
     }
 }
 
+static bool orphans; /* a forked child has not looked at the others' heaps yet */
+
 void q_heap_after_fork(void)
+{
+    orphans = true;
+    if (q_heap != &q_heap_none)
+        q_heap->ticks = 1; /* so that the next refill takes the slow path */
+}
+
+void q_heap_adopt_orphans(void)
 {
     struct q_heap *mine = q_heap;
 
+    if (q_likely(!orphans))
+        return;
+    orphans = false;
     for (uint32_t id = 1; id <= q_nr_heaps; id++) {
         struct q_heap *heap = q_heaps[id];
 
-        if (heap == mine || !heap->live)
+        if (heap == mine || !heap->live || heap->tp == 0)
             continue;
         if (heap->busy) {
             strand(heap);

@@ -8,6 +8,10 @@
  *              .partial ---> slab <-> slab        owned, with free objects
  *    batch[] : objects of other heaps' slabs, on their way home
  *
+ * A young heap uses every second class only: each class in use costs a page,
+ * and a thread with few objects would pay that many times over. Once a class
+ * has grown to a few slabs, the one below it is opened (q_heap_refine).
+ *
  * Only the owning thread touches a heap, but for `told` and, after the
  * thread's end, whoever adopts it. While `busy` is set its lists may be in
  * the middle of a change: a signal handler that finds it set, and the child
@@ -44,7 +48,8 @@ struct q_bin {
 
 struct q_heap {
     struct q_object *chain[Q_NR_CLASSES];
-    uint8_t class_of[Q_TABLE_MAX + 8]; /* by size */
+    uint8_t class_of[Q_TABLE_MAX + 8]; /* by size; coarse at first */
+    uint64_t coarse;                   /* classes whose sizes the next class serves as yet */
     struct q_bin bin[Q_NR_CLASSES];
     struct q_batch batch[Q_NR_BATCHES];
     uint32_t guest[Q_NR_GUESTS]; /* slab numbers of guests, a ring */
@@ -57,6 +62,7 @@ struct q_heap {
     bool hooked;    /* the thread's end will be noticed */
     uintptr_t tp;   /* the owner's thread pointer */
     struct q_heap *next_free;
+    uint32_t nr_partial; /* slabs on all partial lists */
     _Atomic uint32_t told; /* slabs of ours that others saw to be empty */
     uint64_t exited;  /* times this heap changed hands */
 };
@@ -84,9 +90,23 @@ void q_heap_hook_threads(void);
 
 /*
  * In a forked child: heaps of threads that are gone become adoptable. What
- * was in the middle of a change is left as it is: lost, but whole.
+ * was in the middle of a change is left as it is: lost, but whole. Most
+ * children exec at once, so the work waits until the child's first refill
+ * or first new thread (q_heap_adopt_orphans, which does nothing elsewhere).
  */
 void q_heap_after_fork(void);
+void q_heap_adopt_orphans(void);
+
+/* Class cls has grown: let the class below serve its own sizes from now on. */
+void q_heap_refine(struct q_heap *heap, unsigned cls);
+
+/* The class that serves n bytes in this heap, for n up to Q_SMALL_MAX. */
+Q_INLINE unsigned q_heap_class(const struct q_heap *heap, size_t n)
+{
+    unsigned cls = q_class_of(n);
+
+    return cls + (heap->coarse >> cls & 1);
+}
 
 /* Objects waiting on a chain. */
 uint32_t q_chain_length(const struct q_object *o);

@@ -68,12 +68,29 @@ static struct q_object *last_of(struct q_object *o)
     return o;
 }
 
+/* A slab without a free object belongs on no list: it is full, and waits for its first free. */
+static bool put_full(struct q_slab *s)
+{
+    uint64_t w = atomic_load_explicit(&s->remote, memory_order_relaxed);
+
+    if (s->carved < q_slab_class(s)->objs || q_remote_count(w) > 0)
+        return false;
+    q_slab_disarm(s);
+    s->flags = 0;
+    /* Release: the next owner sees the slab as it is. */
+    return atomic_compare_exchange_strong_explicit(
+        &s->remote, &w, q_remote_make(s, w, NULL, 0, 0) & ~Q_REMOTE_WARNED, memory_order_release,
+        memory_order_relaxed);
+}
+
 void q_shared_put(struct q_slab *s, struct q_object *list, uint32_t nr)
 {
     struct q_shared_list *l = list_of(slab_nid(s), s->cls);
     struct q_object *last = last_of(list);
     uint64_t w, now;
 
+    if (nr == 0 && put_full(s))
+        return;
     q_slab_disarm(s);
     s->freelist = NULL;
     s->flags = 0;
@@ -127,9 +144,8 @@ bool q_shared_add(struct q_slab *s, struct q_object *head, struct q_object *tail
     return done;
 }
 
-struct q_slab *q_shared_take(unsigned cls, uint16_t owner)
+static struct q_slab *take_from(struct q_shared_list *l, uint16_t owner)
 {
-    struct q_shared_list *l = list_of(q_this_nid(), cls);
     uint64_t w, now;
 
     /* Relaxed peek: missing a slab that is just being added costs nothing. */
@@ -174,6 +190,15 @@ void q_shared_reap(struct q_slab *s)
     q_unlock(&l->lock);
     if (empty)
         q_slab_destroy(s);
+}
+
+struct q_slab *q_shared_take(unsigned cls, uint16_t owner, bool any_node)
+{
+    struct q_slab *s = take_from(list_of(q_this_nid(), cls), owner);
+
+    for (unsigned nid = 0; any_node && s == NULL && nid < q_topology.nr_nodes; nid++)
+        s = take_from(list_of(nid, cls), owner);
+    return s;
 }
 
 uint32_t q_shared_count(unsigned cls)

@@ -18,6 +18,8 @@
 #include "base/types.h"
 
 #define Q_NR_CLASSES 62
+#define Q_FIRST_SPACED 8 /* from here on eight classes to a doubling */
+#define Q_LAST_SPACED 55 /* up to 8192 bytes */
 #define Q_TABLE_MAX 1024 /* sizes up to here are looked up, above they are computed */
 #define Q_SMALL_MAX 32768
 

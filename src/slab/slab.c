@@ -75,14 +75,15 @@ void q_slab_arm(struct q_slab *s, uintptr_t tp, bool fast)
     const struct q_class *k = q_slab_class(s);
     uint64_t shift = (1ull << 63) - (uint64_t)s->carved * k->excess + s->epoch;
 
-    __atomic_store_n(&s->tag, (uintptr_t)q_slab_start(s) + tp - shift * k->inv, __ATOMIC_RELAXED);
+    __atomic_store_n(&s->tag, (uintptr_t)q_slab_start(s) + Q_TP_FACTOR * tp - shift * k->inv,
+                     __ATOMIC_RELAXED);
     __atomic_store_n(&s->span, fast ? (uint64_t)s->carved * k->excess : 0, __ATOMIC_RELAXED);
 }
 
 void q_slab_disarm(struct q_slab *s)
 {
     /* No thread pointer makes up for this, so the next owner's span fits no old tag. */
-    __atomic_store_n(&s->tag, s->tag + (1ull << 47), __ATOMIC_RELAXED);
+    __atomic_store_n(&s->tag, s->tag + (1ull << 49), __ATOMIC_RELAXED);
     __atomic_store_n(&s->span, 0, __ATOMIC_RELAXED);
 }
 

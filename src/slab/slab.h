@@ -32,7 +32,7 @@
  * boundary, carved, and that this thread owns the slab. One multiplication
  * answers all at once. Let d be the object size and M an odd number a little
  * above 2^64 / d, so that d * M = 2^64 + e with a small excess e. For any
- * n = k*d + r (0 <= r < d, |n| < 2^48)
+ * n = k*d + r (0 <= r < d, |n| < 2^49)
  *
  *   n * M  =  k*e + r*M   (mod 2^64)
  *
@@ -40,12 +40,12 @@
  * folds in the slab's address and the owner's thread pointer and shifts the
  * result, so that for the owner, object k gives
  *
- *   h = (p + thread pointer - tag) * M  =  2^63 - (carved - k)*e + epoch
+ *   h = (p + 4 * thread pointer - tag) * M  =  2^63 - (carved - k)*e + epoch
  *
  * and adding span = carved*e overflows a signed addition exactly for
  * 0 <= k < carved. A stranger's thread pointer, an interior address, an
  * address elsewhere that shares the descriptor, or span == 0 (nobody owns
- * it) do not. Whoever gives a slab up also spoils the tag, by 2^47, lest its
+ * it) do not. Whoever gives a slab up also spoils the tag, by 2^49, lest its
  * next free pair its old tag with the next owner's span. What the addition
  * yields, 2^63 + k*e + epoch, is the key.
  *
@@ -55,8 +55,9 @@
  * copy can look the same after `excess` epochs; the slow path walks the list
  * before it believes it.)
  *
- * Two thread pointers less than 256 KiB apart could be mistaken for one
- * another; heap.c denies such threads the fast path.
+ * Thread pointers of different threads are never nearer than the smallest
+ * stack, 16 KiB. Four times that is a slab's length, so no offset within the
+ * slab makes up for a stranger's thread pointer.
  */
 #ifndef Q_SLAB_SLAB_H
 #define Q_SLAB_SLAB_H
@@ -90,6 +91,9 @@ struct q_slab {
 };
 
 _Static_assert(sizeof(struct q_slab) == 1 << Q_SLAB_DESC_SHIFT, "found by a shift");
+
+/* Thread pointers are at least 16 KiB apart (PTHREAD_STACK_MIN); slabs are 64 KiB long. */
+#define Q_TP_FACTOR 4u
 
 #define Q_SLAB_PARTIAL 1 /* on the owner's partial list */
 #define Q_SLAB_GUEST 2   /* owned by a heap that did not fill it */
@@ -141,7 +145,8 @@ Q_INLINE bool q_slab_mine(const struct q_slab *s, const void *p, int64_t *key)
      * Racy reads: the words that make the test pass were written by this very
      * thread; any mixture of others' words makes it fail.
      */
-    uint64_t h = (q_thread_pointer() + (uintptr_t)p - q_racy_read(&s->tag)) * q_racy_read(&s->mult);
+    uint64_t h = (Q_TP_FACTOR * q_thread_pointer() + (uintptr_t)p - q_racy_read(&s->tag)) *
+                 q_racy_read(&s->mult);
 
     return __builtin_add_overflow((int64_t)h, (int64_t)q_racy_read(&s->span), key);
 }

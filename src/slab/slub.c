@@ -17,9 +17,11 @@
 #include "base/opt.h"
 #include "zone/page_alloc.h"
 #include "zone/reclaim.h"
+#include "zone/vmalloc.h"
 
 #define PATIENCE_MAX 4096u
-#define HOT_CHAIN 1024u /* objects a hot class may have on its chain before it stops carving more */
+#define REFINE_SLABS 3u /* of a class, and the class below it is opened */
+#define HOT_BYTES (32u << 10)
 #define PATIENCE_KEEP 256u /* from here on an empty current slab is kept */
 #define TICKS_PER_RECLAIM 256u
 
@@ -127,6 +129,12 @@ Q_INLINE void hand_out_freelist(struct q_heap *heap, struct q_slab *s)
     hand_out(heap, s, list, s->carved - used, used);
 }
 
+/* Objects that a class may have on its chain before it stops carving more only because it is busy. */
+Q_INLINE uint32_t hot_chain(unsigned cls)
+{
+    return HOT_BYTES / q_classes[cls].size;
+}
+
 /* More objects from an owned slab; false: it is full. */
 static bool refill_from(struct q_heap *heap, struct q_slab *s)
 {
@@ -135,7 +143,7 @@ static bool refill_from(struct q_heap *heap, struct q_slab *s)
 
     q_slub_collect(s);
     uint32_t used = q_slab_used(s), few = s->carved - used;
-    bool hot = bin->patience >= PATIENCE_KEEP && few < HOT_CHAIN;
+    bool hot = bin->patience >= PATIENCE_KEEP && few < hot_chain(s->cls);
     if (s->freelist != NULL && !(hot && s->carved < q_slab_class(s)->objs)) {
         hand_out_freelist(heap, s);
         return true;
@@ -161,7 +169,7 @@ static bool refill_from(struct q_heap *heap, struct q_slab *s)
 }
 
 /* A full slab belongs to nobody: whoever frees into it first takes it. False: somebody freed meanwhile. */
-static bool let_go(struct q_slab *s)
+static bool let_go(struct q_heap *heap, struct q_slab *s)
 {
     uint64_t w = atomic_load_explicit(&s->remote, memory_order_relaxed), now;
 
@@ -173,8 +181,12 @@ static bool let_go(struct q_slab *s)
     q_slab_disarm(s);
     now = q_remote_make(s, w, NULL, 0, 0) & ~Q_REMOTE_WARNED;
     /* Release: the next owner sees what this one wrote. */
-    return atomic_compare_exchange_strong_explicit(&s->remote, &w, now, memory_order_release,
-                                                   memory_order_relaxed);
+    if (atomic_compare_exchange_strong_explicit(&s->remote, &w, now, memory_order_release,
+                                                memory_order_relaxed))
+        return true;
+    s->flags = Q_SLAB_CURRENT;
+    q_slab_arm(s, heap->tp, heap->fast);
+    return false;
 }
 
 static void make_current(struct q_heap *heap, struct q_slab *s)
@@ -186,7 +198,9 @@ static void make_current(struct q_heap *heap, struct q_slab *s)
 /* Give an empty slab of this heap back. */
 static void destroy_owned(struct q_heap *heap, struct q_slab *s)
 {
-    if (heap->bin[s->cls].slabs > 0)
+    uint64_t w = atomic_load_explicit(&s->remote, memory_order_relaxed);
+
+    if (q_remote_home(w) == heap->id && heap->bin[s->cls].slabs > 0)
         heap->bin[s->cls].slabs--;
     q_slab_destroy(s);
 }
@@ -194,7 +208,10 @@ static void destroy_owned(struct q_heap *heap, struct q_slab *s)
 /* Slabs of ours that others emptied: find and release them. */
 static void reap_told(struct q_heap *heap)
 {
-    if (q_likely(atomic_load_explicit(&heap->told, memory_order_relaxed) < 4))
+    uint32_t told = atomic_load_explicit(&heap->told, memory_order_relaxed);
+
+    /* The walk is as long as the lists, so it must be worth it. */
+    if (q_likely(told == 0 || told < heap->nr_partial / 8))
         return;
     atomic_store_explicit(&heap->told, 0, memory_order_relaxed);
     for (unsigned c = 0; c < Q_NR_CLASSES; c++) {
@@ -208,6 +225,8 @@ static void reap_told(struct q_heap *heap)
             if (q_slab_used(s) == 0) {
                 q_partial_del(heap, s);
                 destroy_owned(heap, s);
+            } else {
+                q_slub_rearm(s);
             }
         }
     }
@@ -222,12 +241,17 @@ static struct q_slab *next_slab(struct q_heap *heap, unsigned cls)
         q_partial_del(heap, s);
         return s;
     }
-    s = q_shared_take(cls, heap->id);
+    s = q_shared_take(cls, heap->id, false);
     if (s == NULL) {
         s = q_slab_create(cls);
-        if (s == NULL)
-            return NULL;
-        heap->bin[cls].slabs++;
+        if (s == NULL) {
+            s = q_shared_take(cls, heap->id, true);
+            if (s != NULL)
+                q_slab_arm(s, heap->tp, heap->fast);
+            return s;
+        }
+        if (++heap->bin[cls].slabs == REFINE_SLABS)
+            q_heap_refine(heap, cls);
         uint64_t w = q_remote_with_home(q_remote_make(s, 0, NULL, 0, heap->id), heap->id);
         atomic_store_explicit(&s->remote, w, memory_order_release);
     }
@@ -241,20 +265,19 @@ static bool refill(struct q_heap *heap, unsigned cls)
     struct q_bin *bin = &heap->bin[cls];
     struct q_slab *s;
 
-    while ((s = bin->current) != NULL) {
-        if (refill_from(heap, s))
-            return true;
-        if (let_go(s))
-            bin->current = NULL;
-    }
-    reap_told(heap);
-    do {
+    for (;;) {
+        while ((s = bin->current) != NULL) {
+            if (refill_from(heap, s))
+                return true;
+            if (let_go(heap, s))
+                bin->current = NULL;
+        }
+        reap_told(heap);
         s = next_slab(heap, cls);
         if (s == NULL)
             return false;
         make_current(heap, s);
-    } while (!refill_from(heap, s));
-    return true;
+    }
 }
 
 /* Rare work that is due now and then. */
@@ -263,7 +286,12 @@ static Q_NOINLINE void do_tick(struct q_heap *heap)
     heap->ticks = TICKS_PER_RECLAIM;
     for (unsigned i = 0; i < Q_NR_BATCHES; i++)
         q_batch_flush(heap, &heap->batch[i]);
+    for (unsigned c = 0; c < Q_NR_CLASSES; c++)
+        if (heap->bin[c].patience > PATIENCE_KEEP / 4)
+            heap->bin[c].patience = PATIENCE_KEEP / 4;
+    reap_told(heap);
     q_reclaim_tick();
+    q_vtrim(false);
 }
 
 Q_INLINE void tick(struct q_heap *heap)
@@ -304,7 +332,7 @@ Q_INLINE bool refill_quickly(struct q_heap *heap, unsigned cls)
 
     if (q_unlikely(s == NULL || s->freelist == NULL || heap->chain[cls] != NULL))
         return false;
-    if (s->carved != q_classes[cls].objs && s->carved - q_slab_used(s) < HOT_CHAIN)
+    if (s->carved != q_classes[cls].objs && s->carved - q_slab_used(s) < hot_chain(cls))
         return false;
     hand_out_freelist(heap, s);
     return true;
@@ -317,6 +345,7 @@ static Q_NOINLINE void *alloc_slowly(unsigned cls)
 
     if (q_unlikely(heap == NULL || heap->busy))
         return alloc_from_spare(cls);
+    q_heap_adopt_orphans();
     heap->busy = true;
     atomic_signal_fence(memory_order_seq_cst);
     if (heap->chain[cls] != NULL || refill(heap, cls))
@@ -344,7 +373,7 @@ void *q_slub_alloc(unsigned cls)
 }
 
 /* The current slab seems to be empty, but for what waits on the chain. */
-static void current_countdown(struct q_heap *heap, struct q_slab *s)
+static void current_countdown(struct q_heap *heap, struct q_slab *s, bool trim)
 {
     struct q_bin *bin = &heap->bin[s->cls];
     struct q_object *chain = heap->chain[s->cls];
@@ -353,7 +382,7 @@ static void current_countdown(struct q_heap *heap, struct q_slab *s)
     q_slub_collect(s);
     used = q_slab_used(s);
     live = used - waiting;
-    if (live == 0 && bin->patience >= PATIENCE_KEEP) {
+    if (live == 0 && bin->patience >= PATIENCE_KEEP && !trim) {
         /* It empties again and again because it is in use: leave it. */
         s->used = used + 1;
         s->debt = -1;
@@ -389,13 +418,25 @@ static void current_countdown(struct q_heap *heap, struct q_slab *s)
 void q_slub_count_down(struct q_heap *heap, struct q_slab *s)
 {
     if (s->flags & Q_SLAB_CURRENT) {
-        current_countdown(heap, s);
+        current_countdown(heap, s, false);
         return;
     }
-    q_assert(s->debt == 0);
+    q_slub_collect(s);
+    if (q_slab_used(s) > 0) {
+        q_slub_rearm(s);
+        return;
+    }
     if (s->flags & Q_SLAB_PARTIAL)
         q_partial_del(heap, s);
     destroy_owned(heap, s);
+}
+
+void q_slub_rearm(struct q_slab *s)
+{
+    uint32_t used = q_slab_used(s);
+
+    s->used = (used + 1) / 2;
+    s->debt = (int16_t)(used / 2);
 }
 
 void q_slub_countdown(struct q_slab *s)
@@ -422,7 +463,7 @@ static void trim_heap(struct q_heap *heap)
 {
     for (unsigned i = 0; i < Q_NR_BATCHES; i++)
         q_batch_flush(heap, &heap->batch[i]);
-    atomic_store_explicit(&heap->told, 4, memory_order_relaxed);
+    atomic_store_explicit(&heap->told, heap->nr_partial + 1, memory_order_relaxed);
     reap_told(heap);
     for (unsigned c = 0; c < Q_NR_CLASSES; c++) {
         struct q_slab *s = heap->bin[c].current;
@@ -431,7 +472,7 @@ static void trim_heap(struct q_heap *heap)
             continue;
         q_slub_collect(s);
         if (q_slab_used(s) == q_chain_length(heap->chain[c]))
-            current_countdown(heap, s);
+            current_countdown(heap, s, true);
     }
 }
 

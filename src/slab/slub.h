@@ -48,6 +48,13 @@ void q_slub_countdown(struct q_slab *s);
 uint32_t q_slub_collect(struct q_slab *s);
 void q_slub_count_down(struct q_heap *heap, struct q_slab *s);
 
+/*
+ * Set the countdown of a partial slab to half of what is in use: then either
+ * the owner's frees reach it, or those of others amount to as much and the
+ * owner is told; so the last free is noticed whoever makes it.
+ */
+void q_slub_rearm(struct q_slab *s);
+
 /* Send a batch to its slab. */
 void q_batch_flush(struct q_heap *heap, struct q_batch *b);
 

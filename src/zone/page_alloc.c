@@ -17,6 +17,8 @@
 #include "zone/pageblock.h"
 #include "zone/reclaim.h"
 
+#define SMALL_HEAP_BYTES ((size_t)32 << 20)
+
 _Atomic size_t q_pages_in_use;
 _Atomic size_t q_pages_carved;
 
@@ -157,11 +159,25 @@ static enum q_mobility mobility_of(q_gfp_t gfp)
     return gfp & Q_GFP_MOVABLE ? Q_MOVABLE : Q_UNMOVABLE;
 }
 
+/*
+ * In a small heap keeping kinds apart costs more memory than it can ever
+ * save: what slabs gave back serves runs, and the other way round.
+ */
+static bool heap_is_small(unsigned nid)
+{
+    const struct q_zone *normal = &q_nodes[nid]->zones[Q_ZONE_NORMAL];
+
+    return normal->present_pages <= SMALL_HEAP_BYTES >> q_page_shift;
+}
+
 /* Walk the zonelist of a node; on success the run's head is filled in. */
 static struct q_page *alloc_on(unsigned nid, q_gfp_t gfp, unsigned order, size_t nr)
 {
-    struct q_zone **list = q_nodes[nid]->zonelist[gfp & Q_GFP_MOVABLE ? Q_ZONE_MOVABLE : Q_ZONE_NORMAL];
     bool zero = false;
+
+    if (heap_is_small(nid))
+        gfp &= ~(Q_GFP_MOVABLE | Q_GFP_RECLAIMABLE);
+    struct q_zone **list = q_nodes[nid]->zonelist[gfp & Q_GFP_MOVABLE ? Q_ZONE_MOVABLE : Q_ZONE_NORMAL];
 
     if (!q_charge(nr))
         return NULL;
@@ -201,11 +217,16 @@ struct q_page *q_alloc_pages(q_gfp_t gfp, unsigned order)
     return q_alloc_pages_node(q_this_nid(), gfp, order);
 }
 
+struct q_page *q_alloc_run_aligned(q_gfp_t gfp, size_t nr, unsigned order)
+{
+    if (nr == 0 || nr > (size_t)1 << Q_MAX_ORDER || order > Q_MAX_ORDER)
+        return NULL;
+    return alloc_on(q_this_nid(), gfp, (unsigned)q_max(q_ceil_log2(nr), order), nr);
+}
+
 struct q_page *q_alloc_run(q_gfp_t gfp, size_t nr)
 {
-    if (nr == 0 || nr > (size_t)1 << Q_MAX_ORDER)
-        return NULL;
-    return alloc_on(q_this_nid(), gfp, q_ceil_log2(nr), nr);
+    return q_alloc_run_aligned(gfp, nr, 0);
 }
 
 void q_free_run(struct q_page *page)

@@ -28,6 +28,9 @@ struct q_page *q_alloc_pages_node(unsigned nid, q_gfp_t gfp, unsigned order);
 /* Exactly nr pages (1 .. 2^Q_MAX_ORDER): the tail of the block goes back at once. */
 struct q_page *q_alloc_run(q_gfp_t gfp, size_t nr);
 
+/* The same at a multiple of 2^order pages. */
+struct q_page *q_alloc_run_aligned(q_gfp_t gfp, size_t nr, unsigned order);
+
 /* Free what q_alloc_pages() or q_alloc_run() gave. */
 void q_free_run(struct q_page *page);
 

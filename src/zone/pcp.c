@@ -28,6 +28,14 @@ static uint32_t base_high(void)
     return (uint32_t)q_max(share, (size_t)2 << q_slab_order());
 }
 
+/* What all lists together may hold is small against what is in use. */
+static uint32_t max_high(void)
+{
+    size_t carved = atomic_load_explicit(&q_pages_carved, memory_order_relaxed);
+
+    return (uint32_t)q_max(base_high(), carved / 64 / q_topology.nr_cpus);
+}
+
 static struct q_pcp *this_pcp(struct q_zone *zone)
 {
     return &zone->pcp[q_this_cpu()];
@@ -125,8 +133,8 @@ void q_pcp_free(struct q_zone *zone, struct q_page *page, unsigned order, unsign
     push(pcp, page, order, written, true);
     if (pcp->count > pcp->high) {
         /* Run empty since the last drain: the list is too short for this load. */
-        if (pcp->misses > 0 && pcp->high < 16 * base_high())
-            pcp->high *= 2;
+        if (pcp->misses > 0)
+            pcp->high = (uint32_t)q_min(2 * pcp->high, max_high());
         else if (pcp->misses == 0 && pcp->high > base_high())
             pcp->high /= 2;
         pcp->misses = 0;

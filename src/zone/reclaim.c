@@ -9,7 +9,7 @@
 #define TICK_MS 50u            /* at most one look in this time */
 #define BLOCKS_PER_TICK 64u    /* bounds the time under the lock */
 #define HUGE_FROM_BYTES ((size_t)64 << 20)
-#define EAGER_BYTES ((size_t)24 << 20) /* beyond what is in use and this, free memory goes at once */
+#define EAGER_BYTES ((size_t)2 << 20)  /* the least that free memory may amount to before it goes at once */
 #define PART_MIN_BYTES ((size_t)64 << 10) /* smaller pieces are not worth a system call */
 
 /* Pages that a zone may keep resident for its next needs. */
@@ -25,7 +25,8 @@ static void set_watermarks(struct q_zone *zone)
     zone->watermark[Q_WMARK_MIN] = floor;
     zone->watermark[Q_WMARK_LOW] = floor + used / 64;
     zone->watermark[Q_WMARK_HIGH] = floor + used / 32;
-    zone->watermark[Q_WMARK_MAX] = (EAGER_BYTES >> q_page_shift) + used;
+    zone->peak = q_max(used, zone->peak);
+    zone->watermark[Q_WMARK_MAX] = (EAGER_BYTES >> q_page_shift) + q_max(used, zone->peak / 2);
 }
 
 /* Whether no page of a free block that spans whole pageblocks holds memory. */
@@ -114,6 +115,7 @@ void q_zone_tick(struct q_zone *zone)
     if (now - zone->tick_ms < TICK_MS)
         return;
     zone->tick_ms = now;
+    zone->peak -= zone->peak / 32; /* forgotten in a second or two */
     uint32_t age = (uint32_t)q_opt.decay_ms + 1;
     reclaim_pass(zone, now, age, zone->watermark[Q_WMARK_HIGH], true, 0);
     if (zone->nr_dirty > zone->watermark[Q_WMARK_HIGH])

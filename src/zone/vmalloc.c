@@ -9,6 +9,7 @@
 #define TABLE_SIZE (1u << 17) /* twice as many as the kernel allows mappings by default */
 #define CACHE_SLOTS 16
 #define CACHE_BYTES ((size_t)256 << 20)
+#define CACHE_SHARE 8 /* and at most this part of what is in use */
 
 struct q_lock q_vm_lock;
 
@@ -72,13 +73,14 @@ static void remove_slot(size_t at)
     table[at].bytes = 0;
 }
 
-/* Take the cached block that serves best: the smallest that fits, else the largest. */
+/* Take the cached block that serves best: the smallest that fits, else the largest, of about the size. */
 static bool take_cached(size_t bytes, size_t align, void **addr, size_t *have)
 {
     int best = -1;
 
     for (int i = 0; i < CACHE_SLOTS; i++) {
-        if (cache[i].addr == NULL || ((uintptr_t)cache[i].addr & (align - 1)) != 0)
+        if (cache[i].addr == NULL || ((uintptr_t)cache[i].addr & (align - 1)) != 0 ||
+            cache[i].bytes < bytes / 2 || cache[i].bytes / 2 > bytes)
             continue;
         if (best < 0) {
             best = i;
@@ -119,7 +121,7 @@ static void *map_aligned(size_t bytes, size_t align)
     return start;
 }
 
-static void *reuse_cached(size_t bytes, size_t align)
+static void *reuse_cached(size_t bytes, size_t align, size_t *dirty)
 {
     void *addr;
     size_t have;
@@ -129,6 +131,7 @@ static void *reuse_cached(size_t bytes, size_t align)
     q_unlock(&q_vm_lock);
     if (!got)
         return NULL;
+    *dirty = q_min(have, bytes);
     if (have > bytes) {
         q_munmap((char *)addr + bytes, have - bytes);
         return addr;
@@ -141,7 +144,7 @@ static void *reuse_cached(size_t bytes, size_t align)
     return moved;
 }
 
-void *q_vmalloc(size_t bytes, size_t align, bool *zero)
+void *q_vmalloc(size_t bytes, size_t align, size_t *dirty)
 {
     size_t len = q_align_up(bytes, q_page_size());
 
@@ -149,10 +152,9 @@ void *q_vmalloc(size_t bytes, size_t align, bool *zero)
         return NULL;
     align = q_max(align, q_page_size());
     q_vtrim(false);
-    *zero = false;
-    void *p = reuse_cached(len, align);
+    void *p = reuse_cached(len, align, dirty);
     if (p == NULL) {
-        *zero = true;
+        *dirty = 0;
         p = map_aligned(len, align);
     }
     if (p == NULL && q_vtrim(true) > 0)
@@ -222,7 +224,8 @@ bool q_vfree(void *p)
     }
     bytes = table[at].bytes;
     remove_slot(at);
-    if (stat.cached_bytes + bytes <= CACHE_BYTES && q_opt.decay_ms > 0) {
+    size_t in_use = atomic_load_explicit(&q_pages_in_use, memory_order_relaxed) << q_page_shift;
+    if (stat.cached_bytes + bytes <= q_min(in_use / CACHE_SHARE, CACHE_BYTES) && q_opt.decay_ms > 0) {
         cache_put(p, bytes, &out, &out_bytes);
     } else {
         out = p;

@@ -7,9 +7,9 @@
  *
  * Freed blocks rest in a small cache for the decay time, because a program
  * that frees 10 MiB often wants 10 MiB again, and because faulting pages in
- * costs more than anything else here. A request that no cached block fits
- * takes the largest one all the same and has it remapped to length, so that
- * the cache never adds to what the program needs at its peak.
+ * costs more than anything else here. A request takes a cached block of
+ * about its size (half to twice) and has it remapped to length. What rests
+ * is at most an eighth of what is in use, so it adds little to the peak.
  *
  * Lock: vm_lock guards table and cache; system calls that may take long
  * (munmap of large blocks) run outside it. Nothing is taken while it is held.
@@ -21,10 +21,10 @@
 
 /*
  * At least `bytes` at a multiple of align (a power of two; at least a page
- * is kept in any case). *zero says whether the memory is known to be zero.
+ * is kept in any case). All but the first *dirty bytes are known to be zero.
  * NULL: no memory, no address space, or the limit.
  */
-void *q_vmalloc(size_t bytes, size_t align, bool *zero);
+void *q_vmalloc(size_t bytes, size_t align, size_t *dirty);
 
 /* Bytes of the block that begins at p; 0 where none does. */
 size_t q_vsize(const void *p);
