@@ -19,10 +19,13 @@
 
 Q_PUBLIC size_t quire_trim(size_t keep)
 {
-    if (!q_slub_init())
+    if (q_interrupted() || !q_slub_init())
         return 0;
+    q_enter();
     q_slub_trim();
-    return (q_reclaim_all(keep >> q_page_shift) << q_page_shift) + q_vtrim(true);
+    size_t given = (q_reclaim_all(keep >> q_page_shift) << q_page_shift) + q_vtrim(true);
+    q_leave();
+    return given;
 }
 
 Q_PUBLIC int malloc_trim(size_t pad)
@@ -35,7 +38,9 @@ Q_PUBLIC struct mallinfo2 mallinfo2(void)
     struct mallinfo2 mi = {0};
     struct q_stat st;
 
+    q_enter();
     q_stat_read(&st);
+    q_leave();
     mi.arena = st.mapped_bytes;
     mi.ordblks = st.free_blocks;
     mi.hblks = st.large.blocks;
@@ -107,7 +112,9 @@ Q_PUBLIC int malloc_info(int options, FILE *out)
         errno = EINVAL;
         return -1;
     }
+    q_enter();
     q_stat_read(&st);
+    q_leave();
     fprintf(out, "<malloc version=\"1\">\n<heap nr=\"0\">\n<sizes>\n");
     for (unsigned c = 0; c < Q_NR_CLASSES; c++)
         if (st.cls[c].slabs > 0)
@@ -129,5 +136,9 @@ Q_PUBLIC int malloc_info(int options, FILE *out)
 
 Q_PUBLIC void quire_stats_print(int fd)
 {
+    if (q_interrupted())
+        return; /* in a signal handler, and the locks may be ours */
+    q_enter();
     q_stat_print(fd);
+    q_leave();
 }

@@ -45,7 +45,7 @@ void q_malloc_first(void)
 static void fork_prepare(void)
 {
     /* Interrupted inside the allocator by the handler that forks: some locks are our own. */
-    bool patient = q_heap == &q_heap_none || !q_heap->busy;
+    bool patient = !q_interrupted();
 
     q_slub_fork_prepare(patient);
     q_zone_fork_prepare(patient);
@@ -69,8 +69,7 @@ static void fork_child(void)
 {
     reset_locks();
     q_lock_child_known();
-    if (q_heap == &q_heap_none || !q_heap->busy)
-        q_heap_after_fork();
+    q_heap_after_fork();
 }
 
 __attribute__((constructor(101))) static void quire_starts(void)

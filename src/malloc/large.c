@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/msg.h"
+#include "malloc/reserve.h"
 #include "zone/page_alloc.h"
 #include "zone/vmalloc.h"
 
@@ -44,12 +45,20 @@ static void *alloc_mapping(size_t n, size_t align, bool zero)
     return p;
 }
 
-void *q_alloc(size_t n, size_t align, bool zero)
+/* In a signal handler that interrupted the allocator. */
+static void *alloc_interrupted(size_t n, size_t align, bool zero)
+{
+    void *p = q_reserve_alloc(n, align);
+
+    if (p == NULL)
+        return q_enomem();
+    return zero ? memset(p, 0, n) : p;
+}
+
+static void *alloc_anywhere(size_t n, size_t align, bool zero)
 {
     void *p;
 
-    if (q_unlikely(n > Q_REQUEST_MAX || align > Q_REQUEST_MAX || !q_slub_init()))
-        return q_enomem();
     unsigned cls = align <= 16 && n <= Q_SMALL_MAX ? q_heap_class(q_heap, n) : q_class_aligned(n, align);
     if (cls < Q_NR_CLASSES) {
         p = q_slub_pop(cls);
@@ -61,6 +70,19 @@ void *q_alloc(size_t n, size_t align, bool zero)
         if (p == NULL)
             p = alloc_mapping(n, align, zero);
     }
+    return p;
+}
+
+void *q_alloc(size_t n, size_t align, bool zero)
+{
+    if (q_unlikely(n > Q_REQUEST_MAX || align > Q_REQUEST_MAX))
+        return q_enomem();
+    if (q_interrupted())
+        return alloc_interrupted(n, align, zero);
+    q_enter();
+    void *p = q_slub_init() ? alloc_anywhere(n, align, zero) : NULL;
+    q_free_postponed();
+    q_leave();
     return q_likely(p != NULL) ? p : q_enomem();
 }
 
@@ -79,18 +101,27 @@ void q_free_slow(void *p, const char *caller)
     int saved = errno;
     struct q_slab *s;
     struct q_page *run;
-    bool ok;
+    bool ok = true;
 
     if (p == NULL)
         return;
+    if (q_reserve_size(p) != 0) {
+        q_reserve_free(p);
+        return;
+    }
+    if (q_interrupted()) {
+        q_free_later(p);
+        return;
+    }
+    q_enter();
     if ((s = q_slab_of(p)) != NULL) {
         ok = q_slub_free(s, p) == Q_FREED;
     } else if ((run = run_at(p)) != NULL) {
         q_free_run(run);
-        ok = true;
     } else {
         ok = q_vfree(p);
     }
+    q_leave();
     if (!ok)
         q_misuse(caller, p);
     errno = saved;
@@ -114,14 +145,21 @@ size_t q_size_of(const void *p)
     }
     if ((run = run_at(p)) != NULL)
         return (size_t)run->nr << q_page_shift;
-    return q_vsize(p);
+    if (q_reserve_size(p) != 0)
+        return q_reserve_size(p);
+    if (q_interrupted())
+        return 0; /* may be a large mapping, but its table is out of reach */
+    q_enter();
+    size_t size = q_vsize(p);
+    q_leave();
+    return size;
 }
 
 size_t q_usable(const void *p, const char *caller)
 {
     size_t size = q_size_of(p);
 
-    if (q_unlikely(size == 0))
+    if (q_unlikely(size == 0) && !q_interrupted())
         q_misuse(caller, p);
     return size;
 }
@@ -169,14 +207,23 @@ void *q_realloc_slow(void *p, size_t n, const char *caller)
     size_t have = q_usable(p, caller);
     if (have == 0 || n > Q_REQUEST_MAX)
         return q_enomem();
-    bool slab = q_slab_of(p) != NULL;
+    bool slab = q_slab_of(p) != NULL || q_reserve_size(p) != 0;
     if (slab && n <= have && (n > have / 2 || have <= 32))
         return p;
-    void *now = slab ? NULL : resize_in_place(p, have, n);
-    if (now != NULL)
-        return now;
+    void *now = NULL;
+    if (!slab && !q_interrupted()) {
+        q_enter();
+        now = resize_in_place(p, have, n);
+        q_leave();
+        if (now != NULL)
+            return now;
+    }
     int saved = errno;
-    now = alloc_to_grow(n, have);
+    if (!q_interrupted()) {
+        q_enter();
+        now = alloc_to_grow(n, have);
+        q_leave();
+    }
     if (now == NULL)
         now = q_alloc(n, 16, false);
     if (now == NULL) {

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "malloc/reserve.h"
 #include "quire/quire.h"
 
 /* The chain is empty, or the thread has no heap yet, whose table says nothing. */
@@ -19,11 +20,18 @@ static Q_NOINLINE void *malloc_refill(size_t n)
 {
     struct q_heap *heap = q_heap;
     bool table = n <= Q_TABLE_MAX && q_likely(heap != &q_heap_none);
+    void *p;
 
+    if (q_interrupted()) {
+        p = q_reserve_alloc(n, 16);
+        return p != NULL ? p : q_enomem();
+    }
+    q_enter();
     if (q_unlikely(heap == &q_heap_none))
         q_malloc_first();
-    void *p = q_slub_alloc(table ? heap->class_of[n] : q_heap_class(heap, n));
-
+    p = q_slub_alloc(table ? heap->class_of[n] : q_heap_class(heap, n));
+    q_free_postponed();
+    q_leave();
     return q_likely(p != NULL) ? p : q_enomem();
 }
 

@@ -14,6 +14,8 @@
 struct q_heap q_heap_none;
 __thread struct q_heap *q_heap __attribute__((tls_model("initial-exec"))) = &q_heap_none;
 
+__thread unsigned q_inside __attribute__((tls_model("initial-exec")));
+
 struct q_heap *q_heaps[Q_MAX_HEAPS + 1];
 _Atomic uint32_t q_nr_heaps;
 struct q_lock q_heap_lock;

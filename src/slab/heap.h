@@ -72,6 +72,28 @@ extern struct q_heap q_heap_none;
 /* The calling thread's heap. Initial-exec: one load, and never a call into libc. */
 extern __thread struct q_heap *q_heap __attribute__((tls_model("initial-exec"), visibility("hidden")));
 
+/* How deep this thread is in code that takes locks on behalf of malloc's callers. */
+extern __thread unsigned q_inside __attribute__((tls_model("initial-exec"), visibility("hidden")));
+
+Q_INLINE void q_enter(void)
+{
+    q_inside++;
+    /* Compiler only: a handler runs in this very thread. */
+    atomic_signal_fence(memory_order_seq_cst);
+}
+
+Q_INLINE void q_leave(void)
+{
+    atomic_signal_fence(memory_order_seq_cst);
+    q_inside--;
+}
+
+/* True in a signal handler that interrupted the allocator, and so must not wait for a lock. */
+Q_INLINE bool q_interrupted(void)
+{
+    return q_unlikely(q_inside > 0 || q_heap->busy);
+}
+
 /* All heaps by id; entries are never removed. */
 extern struct q_heap *q_heaps[Q_MAX_HEAPS + 1];
 extern _Atomic uint32_t q_nr_heaps;

@@ -29,12 +29,12 @@ static void set_class(unsigned c, uint32_t size)
         k->mult++;
     k->inv = inverse(k->mult);
     k->excess = (uint32_t)(k->mult * size);
-    q_assert(k->mult * k->inv == 1 && k->mult * size < 1u << 17);
+    q_assert(k->mult * k->inv == 1 && k->mult * size <= 1u << 15);
 }
 
 void q_sizeclass_init(void)
 {
-    static const uint32_t last[] = {9360, 10912, 13104, 16384, 21840, 32768};
+    static const uint32_t last[] = {9360, 10912, 13104, 16384, 21824, 32768};
     unsigned c = 0;
 
     for (uint32_t size = 16; size <= 128; size += 16)

@@ -5,7 +5,7 @@
  *   144 160 ... 256              then eight to a doubling: at most 12.5 % is
  *   288 320 ... 512              lost to rounding, and every power of two is
  *   ...      ... 8192            a class, aligned to itself
- *   9360 10912 13104 16384 21840 32768     a slab cut into 7 6 5 4 3 2
+ *   9360 10912 13104 16384 21824 32768     a slab cut into 7 6 5 4 3 2
  *
  * The last six round up by more, but what they round up is whole pages at
  * the end of the object that nobody touches.
@@ -28,7 +28,7 @@ struct q_class {
     uint32_t objs;   /* objects in a slab */
     uint64_t mult;   /* odd, a little above 2^64 / size */
     uint64_t inv;    /* mult * inv == 1 mod 2^64 */
-    uint32_t excess; /* size * mult mod 2^64: at least 1024, less than 2^17 */
+    uint32_t excess; /* size * mult mod 2^64: at least 1024, at most 2^15 */
 };
 
 extern struct q_class q_classes[Q_NR_CLASSES];
@@ -47,7 +47,7 @@ Q_INLINE unsigned q_class_of(size_t n)
     }
     if (n <= 13104)
         return n <= 9360 ? 56 : n <= 10912 ? 57 : 58;
-    return n <= 16384 ? 59 : n <= 21840 ? 60 : 61;
+    return n <= 16384 ? 59 : n <= 21824 ? 60 : 61;
 }
 
 /* The smallest class whose objects hold n bytes and all lie on multiples of align; Q_NR_CLASSES if none. */

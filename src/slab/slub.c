@@ -7,9 +7,9 @@
  *   3. a slab of the node that nobody owns
  *   4. a new slab
  *
- * Steps 1 to 4 run with heap->busy set. A signal handler that interrupts
- * them, and a thread that has no heap any more, are served from the spare
- * heap, under its lock.
+ * Steps 1 to 4 run with heap->busy set; what a signal handler that interrupts
+ * them may do is decided above this layer (malloc/reserve.h). A thread that
+ * has no heap any more is served from the spare heap, under its lock.
  */
 #include "slab/slub.h"
 

@@ -16,6 +16,7 @@
 #include "numa/topology.h"
 #include "zone/pageblock.h"
 #include "zone/reclaim.h"
+#include "zone/vmalloc.h"
 
 #define SMALL_HEAP_BYTES ((size_t)32 << 20)
 
@@ -170,8 +171,22 @@ static bool heap_is_small(unsigned nid)
     return normal->present_pages <= SMALL_HEAP_BYTES >> q_page_shift;
 }
 
-/* Walk the zonelist of a node; on success the run's head is filled in. */
-static struct q_page *alloc_on(unsigned nid, q_gfp_t gfp, unsigned order, size_t nr)
+/*
+ * Before giving up: what rests in the mapping cache counts against limits on
+ * address space and memory, and what waits on other CPUs' lists could merge.
+ */
+static bool last_resort(void)
+{
+    bool found = q_vtrim(true) > 0;
+
+    for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++)
+        for (unsigned type = 0; type < Q_NR_ZONES; type++)
+            found |= q_pcp_drain(&q_nodes[nid]->zones[type]);
+    return found;
+}
+
+/* Walk the zonelist of a node once; on success the run's head is filled in. */
+static struct q_page *try_on(unsigned nid, q_gfp_t gfp, unsigned order, size_t nr)
 {
     bool zero = false;
 
@@ -203,6 +218,13 @@ static struct q_page *alloc_on(unsigned nid, q_gfp_t gfp, unsigned order, size_t
     }
     q_uncharge(nr);
     return NULL;
+}
+
+static struct q_page *alloc_on(unsigned nid, q_gfp_t gfp, unsigned order, size_t nr)
+{
+    struct q_page *page = try_on(nid, gfp, order, nr);
+
+    return page == NULL && last_resort() ? try_on(nid, gfp, order, nr) : page;
 }
 
 struct q_page *q_alloc_pages_node(unsigned nid, q_gfp_t gfp, unsigned order)
@@ -306,7 +328,7 @@ bool q_grow_run(struct q_page *page, size_t nr)
     return ok;
 }
 
-struct q_page *q_alloc_slab_pages(unsigned *written)
+static struct q_page *try_slab(unsigned *written)
 {
     unsigned nid = q_this_nid(), order = q_slab_order();
 
@@ -325,6 +347,13 @@ struct q_page *q_alloc_slab_pages(unsigned *written)
     }
     q_uncharge((size_t)1 << order);
     return NULL;
+}
+
+struct q_page *q_alloc_slab_pages(unsigned *written)
+{
+    struct q_page *page = try_slab(written);
+
+    return page == NULL && last_resort() ? try_slab(written) : page;
 }
 
 void q_free_slab_pages(struct q_page *page, unsigned written)

@@ -66,6 +66,6 @@ void q_zone_give(struct q_zone *zone, struct q_page *page, size_t nr, size_t wri
 /* Inside the layer: per-CPU lists. */
 struct q_page *q_pcp_alloc(struct q_zone *zone, unsigned order, unsigned *written);
 void q_pcp_free(struct q_zone *zone, struct q_page *page, unsigned order, unsigned written);
-void q_pcp_drain(struct q_zone *zone);
+bool q_pcp_drain(struct q_zone *zone); /* true where there was something */
 
 #endif

@@ -143,15 +143,19 @@ void q_pcp_free(struct q_zone *zone, struct q_page *page, unsigned order, unsign
     q_unlock(&pcp->lock);
 }
 
-void q_pcp_drain(struct q_zone *zone)
+bool q_pcp_drain(struct q_zone *zone)
 {
+    bool found = false;
+
     for (unsigned cpu = 0; cpu < q_topology.nr_cpus; cpu++) {
         struct q_pcp *pcp = &zone->pcp[cpu];
 
         q_lock(&pcp->lock);
+        found |= pcp->count > 0;
         if (pcp->count > 0)
             drain_to(zone, pcp, 0);
         pcp->high = 0;
         q_unlock(&pcp->lock);
     }
+    return found;
 }

@@ -1,0 +1,243 @@
+/* conform.c - runs a table of cases, each in a child, and prints TAP (see conform.h). */
+#include "conform.h"
+
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { EXIT_SKIPPED = 77, USUAL_SECONDS = 60 };
+
+/* The head of the exported statistics page, as the public header documents it. */
+struct stat_page_head {
+    char magic[8];
+    uint32_t layout;
+    uint32_t size;
+    char version[16];
+    uint64_t pid;
+    uint64_t serving;
+};
+
+#ifdef CONFORM_STATIC
+extern struct stat_page_head quire_stat_page __attribute__((weak));
+#endif
+
+static unsigned int failures;
+
+void conform_fail(const char *file, int line, const char *claim, const char *format, ...)
+{
+    const char *base = strrchr(file, '/');
+    va_list args;
+
+    /* One bad loop should not bury the report in a million lines. */
+    if (++failures > 20) {
+        return;
+    }
+    printf("# %s:%d: not so: %s", base != NULL ? base + 1 : file, line, claim);
+    va_start(args, format);
+    vprintf(format, args);
+    va_end(args);
+    putchar('\n');
+    fflush(stdout);
+}
+
+void conform_end(void)
+{
+    fflush(stdout);
+    _exit(failures != 0 ? 1 : 0);
+}
+
+void conform_skip(const char *format, ...)
+{
+    va_list args;
+
+    if (failures != 0) {
+        conform_end();
+    }
+    printf("# skipped: ");
+    va_start(args, format);
+    vprintf(format, args);
+    va_end(args);
+    putchar('\n');
+    fflush(stdout);
+    _exit(EXIT_SKIPPED);
+}
+
+bool conform_expects_quire(void)
+{
+    const char *expect = getenv("CONFORM_EXPECT");
+
+    return expect != NULL && strncmp(expect, "quire", 5) == 0;
+}
+
+void conform_fill(void *block, size_t size, unsigned int seed)
+{
+    unsigned char *bytes = block;
+
+    for (size_t i = 0; i < size; i++) {
+        bytes[i] = (unsigned char)(seed + i * 7 + (i >> 8));
+    }
+}
+
+bool conform_intact(const void *block, size_t size, unsigned int seed)
+{
+    const unsigned char *bytes = block;
+
+    for (size_t i = 0; i < size; i++) {
+        if (bytes[i] != (unsigned char)(seed + i * 7 + (i >> 8))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+uint64_t conform_random(uint64_t *state)
+{
+    uint64_t x = *state += 0x9e3779b97f4a7c15u;
+
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+}
+
+size_t conform_resident(void)
+{
+    char text[128];
+    unsigned long total = 0, resident = 0;
+    int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+
+    if (fd >= 0) {
+        close(fd);
+    }
+    if (got <= 0) {
+        return 0;
+    }
+    text[got] = '\0';
+    if (sscanf(text, "%lu %lu", &total, &resident) != 2) {
+        return 0;
+    }
+    return resident * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+bool conform_child_ok(int pid, const char *what)
+{
+    int status = 0;
+
+    if (pid < 0) {
+        conform_fail(__FILE__, __LINE__, "fork", " %s: %s", what, strerror(errno));
+        return false;
+    }
+    while (waitpid(pid, &status, 0) < 0) {
+        if (errno != EINTR) {
+            conform_fail(__FILE__, __LINE__, "waitpid", " %s: %s", what, strerror(errno));
+            return false;
+        }
+    }
+    if (WIFSIGNALED(status)) {
+        conform_fail(__FILE__, __LINE__, "exits", " %s: killed by signal %d (%s)", what,
+                     WTERMSIG(status), strsignal(WTERMSIG(status)));
+        return false;
+    }
+    if (WEXITSTATUS(status) != 0) {
+        conform_fail(__FILE__, __LINE__, "exits with 0", " %s: exited with %d", what,
+                     WEXITSTATUS(status));
+        return false;
+    }
+    return true;
+}
+
+static void case_quire_is_live(void)
+{
+    const struct stat_page_head *page = NULL;
+    void *probe = malloc(100);
+
+    REQUIRE(probe != NULL);
+#ifdef CONFORM_STATIC
+    page = &quire_stat_page;
+#else
+    page = dlsym(RTLD_DEFAULT, "quire_stat_page");
+#endif
+    REQUIRE(page != NULL, "quire's statistics page is not in this process");
+    CHECK(memcmp(page->magic, "quire\0\0", 8) == 0);
+    CHECK(page->layout == 1);
+    CHECK(page->size >= sizeof(*page));
+    CHECK(page->version[0] != '\0');
+    CHECK(page->serving == 1, "quire is loaded but has served no allocation");
+    CHECK(page->pid == (uint64_t)getpid() || page->pid == (uint64_t)getppid(),
+          "pid is %llu", (unsigned long long)page->pid);
+    free(probe);
+}
+
+static void report(size_t number, const char *name, int status)
+{
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
+        printf("ok %zu - %s\n", number, name);
+    } else if (WIFEXITED(status) && WEXITSTATUS(status) == EXIT_SKIPPED) {
+        printf("ok %zu - %s # SKIP see above\n", number, name);
+    } else if (WIFSIGNALED(status)) {
+        printf("# %s: killed by signal %d (%s)%s\n", name, WTERMSIG(status),
+               strsignal(WTERMSIG(status)),
+               WTERMSIG(status) == SIGALRM ? ": it took too long" : "");
+        printf("not ok %zu - %s\n", number, name);
+    } else {
+        printf("not ok %zu - %s\n", number, name);
+    }
+    fflush(stdout);
+}
+
+static int run_one(const struct conform_case *c, size_t number)
+{
+    int status = 0;
+    pid_t pid;
+
+    fflush(stdout);
+    pid = fork();
+    if (pid == 0) {
+        alarm(c->seconds != 0 ? c->seconds : USUAL_SECONDS);
+        c->run();
+        conform_end();
+    }
+    if (pid < 0 || waitpid(pid, &status, 0) != pid) {
+        printf("Bail out! fork or waitpid: %s\n", strerror(errno));
+        exit(1);
+    }
+    report(number, c->name, status);
+    return WIFEXITED(status) && (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == EXIT_SKIPPED)
+        ? 0 : 1;
+}
+
+int conform_run(const struct conform_case *cases, size_t count, int argc, char **argv)
+{
+    static const struct conform_case live = { "quire serves this process", case_quire_is_live, 0 };
+    const char *expect = getenv("CONFORM_EXPECT");
+    size_t first = expect != NULL && strcmp(expect, "quire") == 0 ? 1 : 0;
+    int failed = 0;
+
+    if (argc > 1) {
+        for (size_t i = 0; i < count; i++) {
+            if (strcmp(cases[i].name, argv[1]) == 0) {
+                cases[i].run();
+                printf("%s\n", failures == 0 ? "ok" : "not ok");
+                return failures == 0 ? 0 : 1;
+            }
+        }
+        fprintf(stderr, "%s: no case named '%s'; the cases are:\n", argv[0], argv[1]);
+        for (size_t i = 0; i < count; i++) {
+            fprintf(stderr, "    %s\n", cases[i].name);
+        }
+        return 2;
+    }
+    printf("1..%zu\n", count + first);
+    if (first != 0) {
+        failed |= run_one(&live, 1);
+    }
+    for (size_t i = 0; i < count; i++) {
+        failed |= run_one(&cases[i], i + 1 + first);
+    }
+    return failed;
+}

@@ -1,0 +1,230 @@
+/*
+ * signals.c - signal handlers that allocate and free, also where they interrupt the allocator.
+ *
+ * No standard promises this, and most allocators deadlock; for quire it must be safe. Each case
+ * has its time limit, so that a deadlock is a failure with a name.
+ */
+#include "conform.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { ENOUGH = 3000, SLOTS = 128 };
+static _Atomic int handled, damaged;
+
+/* Every thread's own blocks; the handler has slots apart from those of what it interrupts. */
+static __thread unsigned char *handler_slots[SLOTS];
+static __thread size_t handler_sizes[SLOTS];
+static __thread uint64_t handler_seed;
+
+static size_t any_size(uint64_t *state)
+{
+    uint64_t dice = conform_random(state) % 1000;
+    size_t limit = dice < 850 ? 800 : dice < 985 ? 30000 : dice < 999 ? 500000 : 5000000;
+
+    return 1 + conform_random(state) % limit;
+}
+
+static void churn(unsigned char **slots, size_t *sizes, uint64_t *seed, int steps)
+{
+    for (int step = 0; step < steps; step++) {
+        size_t i = conform_random(seed) % SLOTS;
+
+        if (slots[i] != NULL) {
+            if (slots[i][0] != (unsigned char)i || slots[i][sizes[i] - 1] != (unsigned char)i) {
+                damaged++;
+            }
+            slots[i][0] = 0;
+            free(slots[i]);
+            slots[i] = NULL;
+        }
+        sizes[i] = any_size(seed);
+        slots[i] = step % 4 == 0 ? realloc(malloc(10), sizes[i]) : malloc(sizes[i]);
+        if (slots[i] == NULL) {
+            damaged++;
+            continue;
+        }
+        slots[i][0] = slots[i][sizes[i] - 1] = (unsigned char)i;
+    }
+}
+
+static void allocating_handler(int number)
+{
+    int saved = errno;
+
+    churn(handler_slots, handler_sizes, &handler_seed, 8);
+    handled++;
+    errno = saved;
+}
+
+static void run_under_storm(int threads_expected)
+{
+    static __thread unsigned char *slots[SLOTS];
+    static __thread size_t sizes[SLOTS];
+    uint64_t seed = 5;
+
+    while (handled < ENOUGH * threads_expected) {
+        churn(slots, sizes, &seed, 50);
+    }
+}
+
+static void install(int number, void (*handler)(int), int flags)
+{
+    struct sigaction action = { .sa_handler = handler, .sa_flags = flags };
+
+    REQUIRE(sigaction(number, &action, NULL) == 0);
+}
+
+/* A timer that signals one thread alone, by that thread's own CPU time. */
+static timer_t start_timer(long nanoseconds)
+{
+    struct sigevent event = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGRTMIN + 1 };
+    struct itimerspec period = { { 0, nanoseconds }, { 0, nanoseconds } };
+    timer_t timer;
+
+    event._sigev_un._tid = (pid_t)syscall(SYS_gettid);
+    REQUIRE(timer_create(CLOCK_MONOTONIC, &event, &timer) == 0);
+    REQUIRE(timer_settime(timer, 0, &period, NULL) == 0);
+    return timer;
+}
+
+static void require_quire(void)
+{
+    if (!conform_expects_quire()) {
+        conform_skip("no promise of other allocators");
+    }
+}
+
+static void case_storm(void)
+{
+    timer_t timer;
+
+    require_quire();
+    install(SIGRTMIN + 1, allocating_handler, SA_RESTART);
+    timer = start_timer(70000);
+    run_under_storm(1);
+    timer_delete(timer);
+    CHECK(damaged == 0, "%d blocks were damaged or refused", damaged);
+}
+
+static void *stormy_thread(void *threads)
+{
+    timer_t timer = start_timer(150000);
+
+    run_under_storm((int)(uintptr_t)threads);
+    timer_delete(timer);
+    return NULL;
+}
+
+static void case_storms_on_threads(void)
+{
+    enum { THREADS = 4 };
+    pthread_t threads[THREADS];
+
+    require_quire();
+    install(SIGRTMIN + 1, allocating_handler, SA_RESTART);
+    for (size_t i = 0; i < THREADS; i++) {
+        REQUIRE(pthread_create(&threads[i], NULL, stormy_thread, (void *)THREADS) == 0);
+    }
+    for (size_t i = 0; i < THREADS; i++) {
+        REQUIRE(pthread_join(threads[i], NULL) == 0);
+    }
+    CHECK(damaged == 0, "%d blocks were damaged or refused", damaged);
+}
+
+/* May be interrupted by itself, so it shares no blocks with anybody. */
+static void self_contained_handler(int number)
+{
+    static _Atomic uint64_t seeds;
+    uint64_t seed = seeds++;
+    unsigned char *blocks[12];
+    size_t sizes[12];
+    int saved = errno;
+
+    for (size_t i = 0; i < COUNT_OF(blocks); i++) {
+        sizes[i] = any_size(&seed);
+        blocks[i] = malloc(sizes[i]);
+        if (blocks[i] == NULL) {
+            damaged++;
+            sizes[i] = 0;
+        } else {
+            blocks[i][0] = blocks[i][sizes[i] - 1] = (unsigned char)i;
+        }
+    }
+    for (size_t i = 0; i < COUNT_OF(blocks); i++) {
+        if (sizes[i] != 0 && (blocks[i][0] != i || blocks[i][sizes[i] - 1] != i)) {
+            damaged++;
+        }
+        free(blocks[i]);
+    }
+    handled++;
+    errno = saved;
+}
+
+static void case_handlers_that_nest(void)
+{
+    timer_t timer;
+
+    require_quire();
+    install(SIGRTMIN + 1, self_contained_handler, SA_RESTART | SA_NODEFER);
+    timer = start_timer(100000);
+    run_under_storm(1);
+    timer_delete(timer);
+    CHECK(damaged == 0, "%d blocks were damaged or refused", damaged);
+}
+
+static void case_handler_on_its_own_stack(void)
+{
+    stack_t stack = { .ss_size = 65536 };
+    timer_t timer;
+
+    require_quire();
+    stack.ss_sp = mmap(NULL, stack.ss_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                       -1, 0);
+    REQUIRE(stack.ss_sp != MAP_FAILED && sigaltstack(&stack, NULL) == 0);
+    install(SIGRTMIN + 1, allocating_handler, SA_RESTART | SA_ONSTACK);
+    timer = start_timer(70000);
+    run_under_storm(1);
+    timer_delete(timer);
+    CHECK(damaged == 0, "%d blocks were damaged or refused", damaged);
+}
+
+static void *first_thing_in_a_thread(void *unused)
+{
+    /* No allocation of this thread's own before the handler's: its heap is made in there. */
+    raise(SIGRTMIN + 1);
+    for (size_t i = 0; i < SLOTS; i++) {
+        free(handler_slots[i]);
+    }
+    return NULL;
+}
+
+static void case_first_use_is_in_a_handler(void)
+{
+    install(SIGRTMIN + 1, allocating_handler, 0);
+    for (int i = 0; i < 300; i++) {
+        pthread_t thread;
+
+        REQUIRE(pthread_create(&thread, NULL, first_thing_in_a_thread, NULL) == 0);
+        REQUIRE(pthread_join(thread, NULL) == 0);
+    }
+    CHECK(handled == 300 && damaged == 0, "handled %d, damaged %d", handled, damaged);
+}
+
+static const struct conform_case cases[] = {
+    { "a storm of handlers that allocate", case_storm, 0 },
+    { "storms on 4 threads", case_storms_on_threads, 120 },
+    { "handlers that interrupt each other", case_handlers_that_nest, 0 },
+    { "handlers on a stack of their own", case_handler_on_its_own_stack, 0 },
+    { "a thread's first allocation is in a handler", case_first_use_is_in_a_handler, 0 },
+};
+
+int main(int argc, char **argv)
+{
+    return conform_run(cases, COUNT_OF(cases), argc, argv);
+}

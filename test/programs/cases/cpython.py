@@ -1,0 +1,33 @@
+"""CPython's own test modules, with and without its small-object allocator."""
+import re
+
+SECONDS = 150
+PACKAGE = "libpython3.11-testsuite"
+QUICK = ["test_list", "test_dict", "test_bytes", "test_struct", "test_collections",
+         "test_itertools", "test_heapq", "test_array", "test_zlib", "test_generators",
+         "test_mmap", "test_sort", "test_string"]
+WHOLE_TOO = ["test_fork1", "test_set", "test_weakref", "test_unicode", "test_json", "test_re",
+             "test_pickle", "test_bz2", "test_lzma", "test_hashlib", "test_threading", "test_queue", "test_subprocess", "test_ast",
+             "test_compile", "test_tokenize", "test_long", "test_decimal", "test_memoryview",
+             "test_bisect", "test_deque", "test_io", "test_tarfile", "test_zipfile",
+             "test_multiprocessing_fork", "test_descr", "test_gc", "test_sqlite3"]
+
+# A module may print what it likes; what counts is each test's verdict and the sum.
+VERDICT = re.compile(r"^.*\.\.\. (?:ok|FAIL|ERROR|expected failure|skipped.*)$|^Ran \d+ tests|"
+                     r"^(?:OK|FAILED).*$", re.M)
+
+
+def mask(text):
+    return "\n".join(VERDICT.findall(text))
+
+
+def check(box):
+    python = box.need("/usr/bin/python3", "python3")
+    there = box.run([python, "-c", "import test.test_list, test.test_zlib"], False, ok=None)
+    if there.status != 0:
+        box.need("no python3 test modules", PACKAGE)
+    modules = ["test." + name for name in QUICK + (WHOLE_TOO if box.whole else [])]
+    command = [python, "-m", "unittest", "-v", *modules]
+    for allocator in ("pymalloc", "malloc"):
+        box.both_commands([command], mask=mask, names=["python3"],
+                          env={"PYTHONMALLOC": allocator, "PYTHONHASHSEED": "7"})

@@ -1,0 +1,79 @@
+"""nginx: static files, gzip, ranges, a proxy to itself and a reload, over Unix sockets."""
+import os
+import re
+import signal
+import socket
+
+SECONDS = 60
+CONF = """
+daemon off; master_process on; worker_processes 2; pid nginx.pid; error_log error.log;
+%(user)s
+events { worker_connections 256; }
+http {
+    access_log off; client_body_temp_path tmp; proxy_temp_path tmp; fastcgi_temp_path tmp;
+    uwsgi_temp_path tmp; scgi_temp_path tmp;
+    gzip on; gzip_types *; gzip_min_length 100; gzip_comp_level 6;
+    server {
+        listen unix:%(work)s/nginx.sock;
+        location / { root %(work)s/files; autoindex on; etag off; add_header Last-Modified ""; }
+        location /proxy/ { proxy_pass http://unix:%(work)s/nginx.sock:/; proxy_buffers 4 4k; }
+        location /echo { return 200 "$request_uri $http_user_agent"; }
+    }
+}
+"""
+
+
+def fetch(path, request, headers=()):
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(20)
+        connection.connect(path)
+        lines = [f"GET {request} HTTP/1.1", "Host: test", "Connection: close", *headers, "", ""]
+        connection.sendall("\r\n".join(lines).encode())
+        chunks = []
+        while chunk := connection.recv(65536):
+            chunks.append(chunk)
+    answer = b"".join(chunks)
+    return re.sub(rb"\r\n(Date|Last-Modified): [^\r]*", b"", answer)
+
+
+def check(box):
+    nginx = box.need("nginx", "nginx")
+
+    def story(preload):
+        for i in range(20):
+            box.write(f"files/d{i % 3}/f{i}.txt", "".join(f"{k * i} text\n" for k in range(i * 300)))
+        os.makedirs(box.path("tmp"))
+        for folder, _, names in os.walk(box.path("files")):
+            for name in [*names, "."]:
+                os.utime(os.path.join(folder, name), (1700000000, 1700000000))
+        user = "user root;" if os.getuid() == 0 else ""
+        box.write("nginx.conf", CONF % {"work": box.work, "user": user})
+        path = box.path("nginx.sock")
+        command = [nginx, "-p", box.work, "-e", "error.log", "-c", "nginx.conf"]
+        seen = {}
+
+        def ready():
+            return b"200 OK" in fetch(path, "/echo")
+
+        with box.server(command, preload, ready, stop=signal.SIGQUIT) as child:
+            for turn in range(2):
+                for i in range(60):
+                    name = f"/d{i % 20 % 3}/f{i % 20}.txt"
+                    seen[f"plain {turn} {i}"] = fetch(path, name)
+                    seen[f"gzip {turn} {i}"] = fetch(path, name, ["Accept-Encoding: gzip"])
+                    seen[f"range {turn} {i}"] = fetch(path, name, ["Range: bytes=10-500,600-700"])[:50]
+                    seen[f"proxy {turn} {i}"] = fetch(path, "/proxy" + name)
+                    seen[f"index {turn} {i}"] = fetch(path, f"/d{i % 3}/")
+                    seen[f"echo {turn} {i}"] = fetch(path, f"/echo?{'a' * (i * 100)}")
+                child.send_signal(signal.SIGHUP)
+                box.wait_for(ready, child, command)
+            if preload:
+                with open(box.path("nginx.pid"), encoding="ascii") as file:
+                    box.expect_serving(int(file.read()))
+                with open(f"/proc/{child.pid}/task/{child.pid}/children", encoding="ascii") as file:
+                    for worker in file.read().split():
+                        box.expect_serving(int(worker))
+        return seen
+
+    box.both(story)
+    box.expect_served("nginx")

@@ -1,0 +1,312 @@
+/* reclaim.c - giving memory back: watermarks, decay, whole blocks first, and what mincore says. */
+#include <pthread.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "core.h"
+
+#define NR 512
+#define RUN 64
+
+static struct q_page *page[NR];
+
+/* 128 MiB (of 4 KiB pages) in runs of 64 pages, all written, all in the movable zone. */
+static void fill(void)
+{
+    q_opt.huge = Q_HUGE_OFF;
+    core_start(CORE_FLAT);
+    core_grow_up();
+    for (size_t i = 0; i < NR; i++) {
+        page[i] = q_alloc_run(Q_GFP_MOVABLE, RUN);
+        must(page[i] != NULL);
+        core_stamp(q_page_address(page[i]), RUN, i);
+    }
+}
+
+static struct q_zone *zone_in_use(void)
+{
+    return q_pfn_zone(q_page_to_pfn(page[0]));
+}
+
+static size_t resident_now(void)
+{
+    struct q_zone *zone = zone_in_use();
+
+    return core_resident(q_pfn_to_virt(zone->start_pfn), zone->frontier - zone->start_pfn);
+}
+
+Test(reclaim, all)
+{
+    fill();
+    must(resident_now() >= NR * RUN);
+    for (size_t i = 0; i < NR; i++)
+        q_free_run(page[i]);
+    size_t dirty = core_dirty_pages(), gone = zone_in_use()->nr_given_back;
+    must_eq(dirty + gone, NR * RUN);
+    must_eq(resident_now(), dirty);
+    must_eq(q_reclaim_all(0), dirty);
+    must_eq(core_dirty_pages(), 0);
+    must_eq(resident_now(), 0);
+    must_eq(q_reclaim_all(0), 0);
+    core_check();
+}
+
+Test(reclaim, keeps_what_it_is_told_to)
+{
+    fill();
+    for (size_t i = 0; i < NR; i++)
+        q_free_run(page[i]);
+    size_t block = (size_t)1 << q_pageblock_order(), keep = 10 * block;
+    must(q_reclaim_all(keep) > 0);
+    must(core_dirty_pages() <= keep && core_dirty_pages() + block >= keep);
+    must_eq(resident_now(), core_dirty_pages());
+}
+
+/* What may stay is counted over all zones together, as malloc_trim() promises. */
+Test(reclaim, keeps_what_it_is_told_to_in_all_zones_together)
+{
+    struct q_page *normal[40];
+    size_t keep = 8 << q_pageblock_order();
+
+    q_opt.decay_ms = 3600000;
+    fill();
+    q_pages_carved = 40 * 500; /* as if slabs were using what is in use here */
+    for (size_t i = 0; i < 40; i++) {
+        normal[i] = q_alloc_run(Q_GFP_KERNEL, 500);
+        must(normal[i] != NULL);
+    }
+    /* So little that neither zone gives anything back by itself. */
+    for (size_t i = 0; i < 40; i++)
+        q_free_run(normal[i]);
+    for (size_t i = 0; i < NR / 2; i++)
+        q_free_run(page[i]);
+    must(core_zone(0, Q_ZONE_NORMAL)->nr_dirty > keep);
+    q_reclaim_all(keep);
+    must(core_dirty_pages() <= keep);
+}
+
+Test(reclaim, live_pages_are_left_alone)
+{
+    fill();
+    size_t kept = 0;
+
+    for (size_t i = 0; i < NR; i++)
+        if (i % 8 != 3)
+            q_free_run(page[i]);
+    q_reclaim_all(0);
+    must_eq(core_dirty_pages(), 0);
+    for (size_t i = 3; i < NR; i += 8, kept++)
+        must(core_stamped(q_page_address(page[i]), RUN, i));
+    must_eq(resident_now(), kept * RUN);
+    core_check();
+}
+
+/* Up to the largest watermark nothing goes before its time, however often somebody looks. */
+Test(reclaim, not_before_the_decay_time)
+{
+    q_opt.decay_ms = 3600000;
+    fill();
+    for (size_t i = 0; i < NR / 8; i++)
+        q_free_run(page[i]);
+    for (int i = 0; i < 3; i++) {
+        usleep(60000);
+        q_reclaim_tick();
+    }
+    must_eq(core_dirty_pages(), NR / 8 * RUN);
+    /* Far above it, memory goes at once. */
+    for (size_t i = NR / 8; i < NR; i++)
+        q_free_run(page[i]);
+    must(core_dirty_pages() < NR * RUN / 2);
+    must(zone_in_use()->nr_dirty <= zone_in_use()->watermark[Q_WMARK_MAX] + RUN);
+    must_eq(resident_now(), core_dirty_pages());
+}
+
+/* After the decay time, ticks bring every zone below its high watermark. */
+Test(reclaim, decays_to_the_high_watermark, .timeout = 30)
+{
+    q_opt.decay_ms = 40;
+    fill();
+    struct q_zone *zone = zone_in_use();
+    for (size_t i = NR / 8; i < NR; i++)
+        q_free_run(page[i]);
+    for (int i = 0; i < 6; i++) {
+        usleep(60000);
+        q_reclaim_tick();
+    }
+    must(zone->watermark[Q_WMARK_MIN] <= zone->watermark[Q_WMARK_LOW]);
+    must(zone->watermark[Q_WMARK_LOW] <= zone->watermark[Q_WMARK_HIGH]);
+    must(zone->nr_dirty <= zone->watermark[Q_WMARK_HIGH] + ((size_t)1 << q_pageblock_order()));
+    /* The watermark is a small part of what is in use. */
+    must(zone->watermark[Q_WMARK_HIGH] << q_page_shift <= ((size_t)2 << 20));
+    must(resident_now() <= NR / 8 * RUN + zone->watermark[Q_WMARK_HIGH] +
+                               ((size_t)1 << q_pageblock_order()));
+    for (size_t i = 0; i < NR / 8; i++)
+        must(core_stamped(q_page_address(page[i]), RUN, i));
+    core_check();
+}
+
+/* The same driven by nothing but small allocations and frees. */
+Test(reclaim, ordinary_work_drives_it, .timeout = 30)
+{
+    q_opt.decay_ms = 40;
+    fill();
+    for (size_t i = 0; i < NR; i++)
+        q_free_run(page[i]);
+    for (int i = 0; i < 300; i++) {
+        usleep(2000);
+        q_free_run(q_alloc_pages(Q_GFP_MOVABLE, 0));
+    }
+    /* But for the block that is worked in. */
+    must(core_dirty_pages() << q_page_shift <= (size_t)4 << 20);
+    core_check();
+}
+
+/* Once nothing free holds memory, no free block is listed as if it did. */
+Test(reclaim, given_back_blocks_count_as_fresh)
+{
+    fill();
+    for (size_t i = 0; i < NR; i++)
+        if (i % 100 != 0)
+            q_free_run(page[i]);
+    must(core_used_blocks() > 0);
+    q_reclaim_all(0);
+    must_eq(core_dirty_pages(), 0);
+    must_eq(core_used_blocks(), 0);
+    core_check();
+}
+
+/* And a block that is listed as fresh holds none, whatever it was cut from. */
+Test(reclaim, fresh_blocks_hold_no_memory)
+{
+    struct rng r = rng_new(31);
+    size_t wrong = 0;
+
+    fill();
+    for (int step = 0; step < 3000; step++) {
+        size_t i = rng_below(&r, NR);
+
+        q_free_run(page[i]);
+        page[i] = q_alloc_run(Q_GFP_MOVABLE, 1 + rng_below(&r, RUN));
+        if (step % 100 == 0) {
+            q_reclaim_all(rng_below(&r, 500));
+            wrong += core_wrongly_fresh();
+        }
+    }
+    must_eq(wrong, 0);
+}
+
+/* Whole free pageblocks go first; blocks in part use keep their pages longer. */
+Test(reclaim, whole_blocks_first)
+{
+    fill();
+    size_t per_block = (size_t)1 << q_pageblock_order(), dirty_parts = 0;
+
+    /* A sixteenth is freed wholly, of another every second run. */
+    for (size_t i = 0; i < NR; i++)
+        if (i >= NR - NR / 16 || (i < NR / 16 && i % 2))
+            q_free_run(page[i]);
+    for (size_t i = 1; i < NR / 16; i += 2)
+        dirty_parts += RUN;
+    q_reclaim_all(dirty_parts);
+    for (size_t i = 1; i < NR / 16; i += 2)
+        if (q_pageblock_of(q_page_to_pfn(page[i]))->nr_free < per_block)
+            must_eq(core_resident(q_page_address(page[i]), RUN), RUN);
+}
+
+/* Locked memory stays, and quire does not take it for zero. */
+Test(reclaim, locked_memory_stays)
+{
+    q_opt.huge = Q_HUGE_OFF;
+    core_start(CORE_FLAT);
+    struct q_page *run = q_alloc_run(Q_GFP_MOVABLE, 8);
+    void *p = q_page_address(run);
+
+    core_stamp(p, 8, 1);
+    if (mlock(p, 8 << q_page_shift) != 0)
+        cr_skip("mlock is not allowed here");
+    q_free_run(run);
+    q_reclaim_all(0);
+    core_check();
+    run = q_alloc_run(Q_GFP_MOVABLE | Q_GFP_ZERO, 8);
+    must(core_is_zero(q_page_address(run), 8));
+}
+
+/* Zeroed pages after any history: fresh, freed, given back, grown, cut. */
+Test(reclaim, zero_means_zero_after_any_history, .timeout = 60)
+{
+    struct rng r = rng_new(30);
+    struct q_page *run[64] = {NULL};
+    size_t zeroed = 0;
+
+    core_start(CORE_FLAT);
+    for (int step = 0; step < 6000; step++) {
+        size_t i = rng_below(&r, 64), nr = 1 + rng_below(&r, 200);
+
+        if (run[i] != NULL) {
+            if (rng_below(&r, 3) == 0)
+                q_shrink_run(run[i], 1 + rng_below(&r, run[i]->nr));
+            q_free_run(run[i]);
+        }
+        run[i] = q_alloc_run(Q_GFP_MOVABLE | Q_GFP_ZERO, nr);
+        must(core_is_zero(q_page_address(run[i]), nr));
+        zeroed += nr;
+        /* Write only some pages of some runs. */
+        if (rng_below(&r, 2))
+            core_stamp(q_page_address(run[i]), 1 + rng_below(&r, nr), rng_next(&r));
+        if (rng_below(&r, 50) == 0)
+            q_reclaim_all(rng_below(&r, 3) * 500);
+        if (step % 200 == 0)
+            core_check();
+    }
+    must(zeroed > 0);
+}
+
+/* Reclaim while others allocate, write, check and free. */
+static _Atomic bool stop;
+
+static void *worker(void *arg)
+{
+    struct rng r = rng_new((uintptr_t)arg);
+    struct q_page *run[32] = {NULL};
+    uint64_t seed[32];
+
+    while (!stop) {
+        size_t i = rng_below(&r, 32);
+
+        if (run[i] != NULL) {
+            must(core_stamped(q_page_address(run[i]), run[i]->nr, seed[i]));
+            q_free_run(run[i]);
+        }
+        bool zero = rng_below(&r, 4) == 0;
+        run[i] = q_alloc_run(Q_GFP_MOVABLE | (zero ? Q_GFP_ZERO : 0), 1 + rng_below(&r, 300));
+        if (zero)
+            must(core_is_zero(q_page_address(run[i]), run[i]->nr));
+        seed[i] = rng_next(&r);
+        core_stamp(q_page_address(run[i]), run[i]->nr, seed[i]);
+    }
+    for (size_t i = 0; i < 32; i++)
+        if (run[i] != NULL)
+            q_free_run(run[i]);
+    return NULL;
+}
+
+Test(reclaim, while_others_work, .timeout = 60)
+{
+    pthread_t t[3];
+
+    q_opt.decay_ms = 1;
+    core_start(CORE_NUMA);
+    for (size_t i = 0; i < 3; i++)
+        must(pthread_create(&t[i], NULL, worker, (void *)(i + 100)) == 0);
+    for (int i = 0; i < 300; i++) {
+        usleep(4000);
+        i % 2 ? (void)q_reclaim_all(i % 3 * 200u) : q_reclaim_tick();
+    }
+    stop = true;
+    for (size_t i = 0; i < 3; i++)
+        pthread_join(t[i], NULL);
+    core_check();
+    must_eq(q_pages_in_use, 0);
+    q_reclaim_all(0);
+    must_eq(core_dirty_pages(), 0);
+}

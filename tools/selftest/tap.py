@@ -1,0 +1,22 @@
+"""Run the test functions of a module and report them in TAP."""
+import traceback
+
+
+class Skip(Exception):
+    """Raised by a test that cannot run here; its text says what is missing."""
+
+
+def run(tests):
+    print(f"1..{len(tests)}")
+    for number, test in enumerate(tests, 1):
+        name = test.__name__.removeprefix("test_").replace("_", " ")
+        try:
+            test()
+        except Skip as why:
+            print(f"ok {number} - {name} # SKIP {why}", flush=True)
+        except Exception:
+            print("".join("# " + line + "\n" for line in traceback.format_exc().splitlines()),
+                  end="")
+            print(f"not ok {number} - {name}", flush=True)
+        else:
+            print(f"ok {number} - {name}", flush=True)
