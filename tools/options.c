@@ -22,7 +22,7 @@ static const struct {
     {"numa_fake", "NUMBER", "0", "pretend that many nodes; 0: ask the kernel"},
     {"model", "auto|flat|sparse", "auto", "one address window, or sections as they are needed"},
     {"window", "SIZE", "0", "address space to reserve; 0: by the size of memory"},
-    {"spare", "SIZE", "1M", "empty slabs kept for reuse, in the whole process"},
+    {"spare", "SIZE", "512K", "free memory kept at hand in the lists of the CPUs, in all"},
     {"populate", "0|1", "1", "fault pages in ahead of their use, in proportion"},
     {"verbose", "0|1", "0", "say how the heap was set up"},
 };

@@ -31,7 +31,7 @@ static uint64_t absolute(const struct dynamic *d, uint64_t addr)
     return addr < d->bias ? addr + d->bias : addr;
 }
 
-/* Read the dynamic section at "section" of an object that lies "bias" above its file's addresses. */
+/* Read the dynamic section at "section" of an object that is "bias" above its file addresses. */
 static bool read_dynamic(pid_t pid, uint64_t bias, uint64_t section, struct dynamic *d)
 {
     ElfW(Dyn) dyn;

@@ -89,7 +89,7 @@ Q_PUBLIC size_t malloc_usable_size(void *p)
 
 /*
  * The size must be one that could have produced this object: not more than
- * it holds, and for slab objects not so little that another class would have
+ * it holds, and not so little that another class or fewer pages would have
  * been chosen. (realloc leaves an object where it is down to half its size.)
  */
 Q_PUBLIC void free_sized(void *p, size_t n)
@@ -99,7 +99,9 @@ Q_PUBLIC void free_sized(void *p, size_t n)
     size_t have = q_usable(p, "free_sized");
     if (have == 0)
         return;
-    if (n > have || (have <= Q_SMALL_MAX && have > 32 && n <= have / 2)) {
+    bool fits = have <= Q_SMALL_MAX ? have <= 32 || n > have / 2
+                                    : q_align_up(n, q_page_size()) == have;
+    if (n > have || !fits) {
         q_misuse_size("free_sized", p, n, have);
         return;
     }

@@ -1,11 +1,13 @@
 /*
- * cxx.c - C++ operator new and delete, in all their forms, from C.
+ * cxx.c - C++ operator new and delete, from C.
  *
  * The names are those of the Itanium C++ ABI (also that of aarch64): m is
  * size_t, St11align_val_t the alignment, RKSt9nothrow_t nothrow. What the
  * standard asks of a failing operator new (call the handler, try again, throw
  * std::bad_alloc) is left to libstdc++ or libc++, found through weak
- * references: programs without C++ never need them.
+ * references: programs without C++ never need them. The nothrow forms of new
+ * have to catch what a handler throws, which C cannot; the C++ library's own,
+ * which call the plain forms here, do it.
  */
 #include <stdlib.h>
 
@@ -29,7 +31,7 @@ static bool call_new_handler(void)
     return true;
 }
 
-static Q_COLD void *new_failed(size_t n, size_t align, bool may_throw)
+static Q_COLD void *new_failed(size_t n, size_t align)
 {
     void *p;
 
@@ -38,25 +40,23 @@ static Q_COLD void *new_failed(size_t n, size_t align, bool may_throw)
         if (p != NULL)
             return p;
     }
-    if (!may_throw)
-        return NULL;
     if (std_throw_bad_alloc != NULL)
         std_throw_bad_alloc();
     q_die("operator new(%zu): out of memory, and no C++ library to throw std::bad_alloc", n);
 }
 
-Q_INLINE void *new_plain(size_t n, bool may_throw)
+Q_INLINE void *new_plain(size_t n)
 {
     void *p = malloc(n);
 
-    return q_likely(p != NULL) ? p : new_failed(n, 16, may_throw);
+    return q_likely(p != NULL) ? p : new_failed(n, 16);
 }
 
-Q_INLINE void *new_aligned(size_t n, size_t align, bool may_throw)
+Q_INLINE void *new_aligned(size_t n, size_t align)
 {
     void *p = q_alloc(n, q_max(align, 16), false);
 
-    return q_likely(p != NULL) ? p : new_failed(n, q_max(align, 16), may_throw);
+    return q_likely(p != NULL) ? p : new_failed(n, q_max(align, 16));
 }
 
 #define NEW(name) Q_PUBLIC void *name
@@ -64,12 +64,8 @@ Q_INLINE void *new_aligned(size_t n, size_t align, bool may_throw)
 
 NEW(_Znwm)(size_t n);
 NEW(_Znam)(size_t n);
-NEW(_ZnwmRKSt9nothrow_t)(size_t n, const void *tag);
-NEW(_ZnamRKSt9nothrow_t)(size_t n, const void *tag);
 NEW(_ZnwmSt11align_val_t)(size_t n, size_t align);
 NEW(_ZnamSt11align_val_t)(size_t n, size_t align);
-NEW(_ZnwmSt11align_val_tRKSt9nothrow_t)(size_t n, size_t align, const void *tag);
-NEW(_ZnamSt11align_val_tRKSt9nothrow_t)(size_t n, size_t align, const void *tag);
 DELETE(_ZdlPv)(void *p);
 DELETE(_ZdaPv)(void *p);
 DELETE(_ZdlPvm)(void *p, size_t n);
@@ -83,20 +79,10 @@ DELETE(_ZdaPvmSt11align_val_t)(void *p, size_t n, size_t align);
 DELETE(_ZdlPvSt11align_val_tRKSt9nothrow_t)(void *p, size_t align, const void *tag);
 DELETE(_ZdaPvSt11align_val_tRKSt9nothrow_t)(void *p, size_t align, const void *tag);
 
-NEW(_Znwm)(size_t n) { return new_plain(n, true); }
-NEW(_Znam)(size_t n) { return new_plain(n, true); }
-NEW(_ZnwmRKSt9nothrow_t)(size_t n, const void *tag) { return new_plain(n, false); }
-NEW(_ZnamRKSt9nothrow_t)(size_t n, const void *tag) { return new_plain(n, false); }
-NEW(_ZnwmSt11align_val_t)(size_t n, size_t align) { return new_aligned(n, align, true); }
-NEW(_ZnamSt11align_val_t)(size_t n, size_t align) { return new_aligned(n, align, true); }
-NEW(_ZnwmSt11align_val_tRKSt9nothrow_t)(size_t n, size_t align, const void *tag)
-{
-    return new_aligned(n, align, false);
-}
-NEW(_ZnamSt11align_val_tRKSt9nothrow_t)(size_t n, size_t align, const void *tag)
-{
-    return new_aligned(n, align, false);
-}
+NEW(_Znwm)(size_t n) { return new_plain(n); }
+NEW(_Znam)(size_t n) { return new_plain(n); }
+NEW(_ZnwmSt11align_val_t)(size_t n, size_t align) { return new_aligned(n, align); }
+NEW(_ZnamSt11align_val_t)(size_t n, size_t align) { return new_aligned(n, align); }
 
 /* The size and alignment given to delete are not needed: the slab knows. */
 DELETE(_ZdlPv)(void *p) { free(p); }

@@ -98,8 +98,18 @@ Q_PUBLIC int mallopt(int param, int value)
     }
 }
 
+/* glibc's three lines, which scripts look for, and then the table. */
 Q_PUBLIC void malloc_stats(void)
 {
+    struct mallinfo2 mi = mallinfo2();
+    char text[256];
+    struct q_buf b = {.at = text, .size = sizeof(text)};
+
+    q_buf_printf(&b, "Arena 0:\nsystem bytes     = %10zu\nin use bytes     = %10zu\n", mi.arena,
+                 mi.uordblks);
+    q_buf_printf(&b, "Total (incl. mmap):\nsystem bytes     = %10zu\nin use bytes     = %10zu\n",
+                 mi.arena + mi.hblkhd, mi.uordblks + mi.hblkhd);
+    q_write_all(2, b.at, b.len);
     quire_stats_print(2);
 }
 
@@ -108,10 +118,8 @@ Q_PUBLIC int malloc_info(int options, FILE *out)
 {
     struct q_stat st;
 
-    if (options != 0) {
-        errno = EINVAL;
-        return -1;
-    }
+    if (options != 0)
+        return EINVAL; /* itself, as glibc does */
     q_enter();
     q_stat_read(&st);
     q_leave();

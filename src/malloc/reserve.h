@@ -7,7 +7,8 @@
  * served from here, without any lock:
  *
  *   malloc  an object from a small region of its own, with a header that
- *           holds its size; NULL once 1 MiB of it is in use
+ *           holds its size; large ones, and where that is full, from mappings
+ *           that a small table remembers
  *   free    of such an object: counted; the region starts anew when all are
  *           free. Of any other object: onto a list that the next slow path of
  *           any thread frees properly

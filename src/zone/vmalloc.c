@@ -146,7 +146,7 @@ static void *reuse_cached(size_t bytes, size_t align, size_t *dirty)
 
 void *q_vmalloc(size_t bytes, size_t align, size_t *dirty)
 {
-    size_t len = q_align_up(bytes, q_page_size());
+    size_t len = q_align_up(q_max(bytes, 1), q_page_size());
 
     if (len < bytes || !q_charge(len >> q_page_shift))
         return NULL;
@@ -241,7 +241,7 @@ bool q_vfree(void *p)
 
 void *q_vrealloc(void *p, size_t bytes)
 {
-    size_t old = q_vsize(p), len = q_align_up(bytes, q_page_size());
+    size_t old = q_vsize(p), len = q_align_up(q_max(bytes, 1), q_page_size());
 
     if (old == len)
         return p;

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 enum { FORMS = 3 };
-static const char *const form_names[FORMS] = { "memalign", "posix_memalign", "aligned_alloc" };
+static const char *const form_names[FORMS] = {"memalign", "posix_memalign", "aligned_alloc"};
 
 static void *allocate(int form, size_t alignment, size_t size)
 {
@@ -26,8 +26,8 @@ static void *allocate(int form, size_t alignment, size_t size)
 
 static void case_every_alignment(void)
 {
-    size_t sizes[] = { 0, 1, 8, 24, 100, 1000, 4096, 5000, 40000, 65536, 100000, 1u << 20,
-                       (2u << 20) + 1, 9u << 20 };
+    size_t sizes[] = {0,    1,     8,     24,     100,      1000,           4096,
+                      5000, 40000, 65536, 100000, 1u << 20, (2u << 20) + 1, 9u << 20};
 
     for (int form = 0; form < FORMS; form++) {
         for (size_t alignment = 8; alignment <= 64u << 20; alignment *= 2) {
@@ -39,8 +39,8 @@ static void case_every_alignment(void)
                 REQUIRE(a != NULL && b != NULL, "%s(%zu, %zu)", form_names[form], alignment,
                         sizes[i]);
                 CHECK((uintptr_t)a % alignment == 0 && (uintptr_t)b % alignment == 0,
-                      "%s(%zu, %zu) gave %p, %p", form_names[form], alignment, sizes[i],
-                      (void *)a, (void *)b);
+                      "%s(%zu, %zu) gave %p, %p", form_names[form], alignment, sizes[i], (void *)a,
+                      (void *)b);
                 CHECK(a != b);
                 CHECK(malloc_usable_size(a) >= sizes[i]);
                 if (sizes[i] != 0) {
@@ -64,7 +64,7 @@ static void case_aligned_blocks_are_ordinary(void)
 {
     /* realloc keeps their contents, in both directions, and may be asked more than once. */
     for (size_t alignment = 16; alignment <= 4u << 20; alignment *= 4) {
-        size_t sizes[] = { 10, 3000, 50, 200000, 5u << 20, 700 };
+        size_t sizes[] = {10, 3000, 50, 200000, 5u << 20, 700};
         unsigned char *p = memalign(alignment, sizes[0]);
         size_t have = sizes[0];
 
@@ -86,7 +86,7 @@ static void case_aligned_blocks_are_ordinary(void)
 
 static void case_bad_alignment(void)
 {
-    size_t bad[] = { 0, 1, 2, 3, 4, 7, 9, 12, 24, 48, 100, 4097, SIZE_MAX, ((size_t)1 << 63) + 1 };
+    size_t bad[] = {0, 1, 2, 3, 4, 7, 9, 12, 24, 48, 100, 4097, SIZE_MAX, ((size_t)1 << 63) + 1};
 
     for (size_t i = 0; i < COUNT_OF(bad); i++) {
         void *mark = &bad, *block = mark;
@@ -119,9 +119,9 @@ static void case_bad_alignment(void)
 
 static void case_too_large(void)
 {
-    size_t sizes[] = { SIZE_MAX, SIZE_MAX - 4096, (size_t)PTRDIFF_MAX + 1, PTRDIFF_MAX,
-                       (size_t)1 << 60 };
-    size_t alignments[] = { 8, 16, 64, 4096, 1u << 21, (size_t)1 << 40, (size_t)1 << 62 };
+    size_t sizes[] = {SIZE_MAX, SIZE_MAX - 4096, (size_t)PTRDIFF_MAX + 1, PTRDIFF_MAX,
+                      (size_t)1 << 60};
+    size_t alignments[] = {8, 16, 64, 4096, 1u << 21, (size_t)1 << 40, (size_t)1 << 62};
 
     for (size_t i = 0; i < COUNT_OF(sizes); i++) {
         for (size_t k = 0; k < COUNT_OF(alignments); k++) {
@@ -129,7 +129,8 @@ static void case_too_large(void)
             void *mark = &sizes, *block = mark;
             int error = posix_memalign(&block, alignment, size);
 
-            CHECK(error == ENOMEM, "posix_memalign(%#zx, %#zx) returned %d", alignment, size, error);
+            CHECK(error == ENOMEM, "posix_memalign(%#zx, %#zx) returned %d", alignment, size,
+                  error);
             CHECK(block == mark, "posix_memalign changed the pointer though it failed");
             errno = 0;
             CHECK(memalign(alignment, size) == NULL && errno == ENOMEM, "(%#zx, %#zx) errno %d",
@@ -161,7 +162,7 @@ static void case_too_large(void)
 static void case_pages(void)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    size_t sizes[] = { 0, 1, 100, page - 1, page, page + 1, 5 * page, 1000 * page + 3 };
+    size_t sizes[] = {0, 1, 100, page - 1, page, page + 1, 5 * page, 1000 * page + 3};
 
     for (size_t i = 0; i < COUNT_OF(sizes); i++) {
         size_t rounded = (sizes[i] + page - 1) / page * page;
@@ -199,12 +200,12 @@ static void case_many_aligned(void)
 }
 
 static const struct conform_case cases[] = {
-    { "every alignment from 8 to 64 MiB", case_every_alignment, 0 },
-    { "aligned blocks can be reallocated and freed", case_aligned_blocks_are_ordinary, 0 },
-    { "alignments that are no power of two", case_bad_alignment, 0 },
-    { "aligned sizes that cannot be are ENOMEM", case_too_large, 0 },
-    { "valloc and pvalloc give whole pages", case_pages, 0 },
-    { "alignment wastes little", case_many_aligned, 0 },
+    {"every alignment from 8 to 64 MiB", case_every_alignment, 0},
+    {"aligned blocks can be reallocated and freed", case_aligned_blocks_are_ordinary, 0},
+    {"alignments that are no power of two", case_bad_alignment, 0},
+    {"aligned sizes that cannot be are ENOMEM", case_too_large, 0},
+    {"valloc and pvalloc give whole pages", case_pages, 0},
+    {"alignment wastes little", case_many_aligned, 0},
 };
 
 int main(int argc, char **argv)

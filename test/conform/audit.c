@@ -37,8 +37,8 @@ static void run_audited(const char *auditor)
     CHECK(conform_child_ok(pid, auditor));
     got = read(ends[0], answer, sizeof(answer) - 1);
     close(ends[0]);
-    CHECK(got > 0 && strcmp(answer, "auditor's blocks are intact\n") == 0,
-          "the auditor said '%s'", answer);
+    CHECK(got > 0 && strcmp(answer, "auditor's blocks are intact\n") == 0, "the auditor said '%s'",
+          answer);
 }
 
 static const char *auditor(int which)
@@ -93,8 +93,8 @@ static int audited(void)
 }
 
 static const struct conform_case cases[] = {
-    { "an auditor with its own libc", case_own_libc, 0 },
-    { "an auditor linked with the allocator", case_linked, 0 },
+    {"an auditor with its own libc", case_own_libc, 0},
+    {"an auditor linked with the allocator", case_linked, 0},
 };
 
 int main(int argc, char **argv)

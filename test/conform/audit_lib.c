@@ -58,7 +58,7 @@ void la_preinit(uintptr_t *cookie)
 
     for (unsigned int i = 0; i < used; i++) {
         intact += blocks[i] != NULL && blocks[i][0] == (unsigned char)i &&
-            memcmp(blocks[i], blocks[i] + 1, size_of(i) - 1) == 0;
+                  memcmp(blocks[i], blocks[i] + 1, size_of(i) - 1) == 0;
         free(blocks[i]);
     }
     if (fd != NULL) {

@@ -168,8 +168,8 @@ static void case_quire_is_live(void)
     CHECK(page->size >= sizeof(*page));
     CHECK(page->version[0] != '\0');
     CHECK(page->serving == 1, "quire is loaded but has served no allocation");
-    CHECK(page->pid == (uint64_t)getpid() || page->pid == (uint64_t)getppid(),
-          "pid is %llu", (unsigned long long)page->pid);
+    CHECK(page->pid == (uint64_t)getpid() || page->pid == (uint64_t)getppid(), "pid is %llu",
+          (unsigned long long)page->pid);
     free(probe);
 }
 
@@ -208,12 +208,13 @@ static int run_one(const struct conform_case *c, size_t number)
     }
     report(number, c->name, status);
     return WIFEXITED(status) && (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == EXIT_SKIPPED)
-        ? 0 : 1;
+               ? 0
+               : 1;
 }
 
 int conform_run(const struct conform_case *cases, size_t count, int argc, char **argv)
 {
-    static const struct conform_case live = { "quire serves this process", case_quire_is_live, 0 };
+    static const struct conform_case live = {"quire serves this process", case_quire_is_live, 0};
     const char *expect = getenv("CONFORM_EXPECT");
     size_t first = expect != NULL && strcmp(expect, "quire") == 0 ? 1 : 0;
     int failed = 0;

@@ -24,7 +24,7 @@ extern "C" {
 struct conform_case {
     const char *name;
     void (*run)(void);
-    unsigned int seconds;       /* time limit; 0 means the usual 60 */
+    unsigned int seconds; /* time limit; 0 means the usual 60 */
 };
 
 /* Reports a failed check of the running case and lets the case go on. */
@@ -62,20 +62,20 @@ static inline size_t conform_opaque(size_t value)
 
 int conform_run(const struct conform_case *cases, size_t count, int argc, char **argv);
 
-#define CHECK(cond, ...)                                                                        \
-    do {                                                                                        \
-        if (!(cond)) {                                                                          \
-            conform_fail(__FILE__, __LINE__, #cond, " " __VA_ARGS__);                 \
-        }                                                                                       \
+#define CHECK(cond, ...)                                                                           \
+    do {                                                                                           \
+        if (!(cond)) {                                                                             \
+            conform_fail(__FILE__, __LINE__, #cond, " " __VA_ARGS__);                              \
+        }                                                                                          \
     } while (0)
 
 /* For what the rest of the case cannot do without. */
-#define REQUIRE(cond, ...)                                                                      \
-    do {                                                                                        \
-        if (!(cond)) {                                                                          \
-            conform_fail(__FILE__, __LINE__, #cond, " " __VA_ARGS__);                 \
-            conform_end();                                                                      \
-        }                                                                                       \
+#define REQUIRE(cond, ...)                                                                         \
+    do {                                                                                           \
+        if (!(cond)) {                                                                             \
+            conform_fail(__FILE__, __LINE__, #cond, " " __VA_ARGS__);                              \
+            conform_end();                                                                         \
+        }                                                                                          \
     } while (0)
 
 #define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))

@@ -14,7 +14,7 @@ static void make_edge_sizes(void)
 {
     edge_count = 0;
     for (size_t power = 1; power <= 64u << 20; power *= 2) {
-        size_t around[] = { power - 1, power, power + 1, power + power / 2 };
+        size_t around[] = {power - 1, power, power + 1, power + power / 2};
 
         for (size_t i = 0; i < COUNT_OF(around); i++) {
             if (around[i] != 0 && around[i] <= 64u << 20 &&
@@ -30,8 +30,10 @@ static void case_zero_sizes(void)
     void *blocks[64];
 
     for (size_t i = 0; i < COUNT_OF(blocks); i++) {
-        blocks[i] = i % 4 == 0 ? malloc(0) : i % 4 == 1 ? calloc(0, 8)
-                  : i % 4 == 2 ? calloc(8, 0) : realloc(NULL, 0);
+        blocks[i] = i % 4 == 0   ? malloc(0)
+                    : i % 4 == 1 ? calloc(0, 8)
+                    : i % 4 == 2 ? calloc(8, 0)
+                                 : realloc(NULL, 0);
         REQUIRE(blocks[i] != NULL, "(form %zu)", i % 4);
         for (size_t k = 0; k < i; k++) {
             CHECK(blocks[k] != blocks[i], "two live blocks of size 0 share an address");
@@ -46,9 +48,19 @@ static void case_zero_sizes(void)
 static void case_too_large(void)
 {
     size_t sizes[] = {
-        (size_t)PTRDIFF_MAX + 1, (size_t)PTRDIFF_MAX + 2, SIZE_MAX / 2 + 4096,
-        SIZE_MAX - 4096, SIZE_MAX - 65536, SIZE_MAX - 63, SIZE_MAX - 15, SIZE_MAX - 1, SIZE_MAX,
-        (size_t)PTRDIFF_MAX, (size_t)PTRDIFF_MAX - 4096, (size_t)1 << 60, (size_t)1 << 48,
+        (size_t)PTRDIFF_MAX + 1,
+        (size_t)PTRDIFF_MAX + 2,
+        SIZE_MAX / 2 + 4096,
+        SIZE_MAX - 4096,
+        SIZE_MAX - 65536,
+        SIZE_MAX - 63,
+        SIZE_MAX - 15,
+        SIZE_MAX - 1,
+        SIZE_MAX,
+        (size_t)PTRDIFF_MAX,
+        (size_t)PTRDIFF_MAX - 4096,
+        (size_t)1 << 60,
+        (size_t)1 << 48,
     };
     char *keep = malloc(100);
 
@@ -80,10 +92,17 @@ static void case_too_large(void)
 static void case_product_overflow(void)
 {
     size_t pairs[][2] = {
-        { SIZE_MAX, 2 }, { 2, SIZE_MAX }, { SIZE_MAX / 2 + 1, 2 }, { 2, SIZE_MAX / 2 + 1 },
-        { (size_t)1 << 32, (size_t)1 << 32 }, { SIZE_MAX / 16 + 1, 16 },
-        { 16, SIZE_MAX / 16 + 1 }, { 65537, SIZE_MAX / 65536 }, { SIZE_MAX, SIZE_MAX },
-        { PTRDIFF_MAX, 2 }, { (size_t)PTRDIFF_MAX / 2 + 1, 2 },
+        {SIZE_MAX, 2},
+        {2, SIZE_MAX},
+        {SIZE_MAX / 2 + 1, 2},
+        {2, SIZE_MAX / 2 + 1},
+        {(size_t)1 << 32, (size_t)1 << 32},
+        {SIZE_MAX / 16 + 1, 16},
+        {16, SIZE_MAX / 16 + 1},
+        {65537, SIZE_MAX / 65536},
+        {SIZE_MAX, SIZE_MAX},
+        {PTRDIFF_MAX, 2},
+        {(size_t)PTRDIFF_MAX / 2 + 1, 2},
     };
     char *keep = malloc(40);
 
@@ -113,7 +132,7 @@ static void case_product_overflow(void)
 
 static void case_realloc_to_zero(void)
 {
-    size_t sizes[] = { 1, 16, 100, 4096, 70000, 300000, 3u << 20, 40u << 20 };
+    size_t sizes[] = {1, 16, 100, 4096, 70000, 300000, 3u << 20, 40u << 20};
 
     for (size_t i = 0; i < COUNT_OF(sizes); i++) {
         size_t before;
@@ -218,15 +237,21 @@ static void case_errno_kept_by_free(void)
 static void case_live_blocks_do_not_overlap(void)
 {
     enum { SLOTS = 3000, STEPS = 150000 };
-    static struct { unsigned char *block; size_t size; unsigned int seed; } slots[SLOTS];
+    static struct {
+        unsigned char *block;
+        size_t size;
+        unsigned int seed;
+    } slots[SLOTS];
     uint64_t state = 42;
 
     for (int step = 0; step < STEPS; step++) {
         size_t which = conform_random(&state) % SLOTS;
         uint64_t dice = conform_random(&state) % 1000;
         /* Mostly small, a few around a page, now and then a large one. */
-        size_t size = 1 + conform_random(&state) %
-            (dice < 900 ? 600 : dice < 990 ? 9000 : dice < 999 ? 100000 : 2000000);
+        size_t size = 1 + conform_random(&state) % (dice < 900   ? 600
+                                                    : dice < 990 ? 9000
+                                                    : dice < 999 ? 100000
+                                                                 : 2000000);
 
         if (slots[which].block != NULL) {
             REQUIRE(conform_intact(slots[which].block, slots[which].size, slots[which].seed),
@@ -249,14 +274,14 @@ static void case_live_blocks_do_not_overlap(void)
 }
 
 static const struct conform_case cases[] = {
-    { "size 0 gives unique blocks", case_zero_sizes, 0 },
-    { "sizes that cannot be are NULL and ENOMEM", case_too_large, 0 },
-    { "products that overflow are NULL and ENOMEM", case_product_overflow, 0 },
-    { "realloc(p, 0) frees and returns NULL", case_realloc_to_zero, 0 },
-    { "blocks are aligned", case_alignment, 0 },
-    { "calloc clears", case_calloc_clears, 0 },
-    { "free keeps errno", case_errno_kept_by_free, 0 },
-    { "live blocks do not overlap", case_live_blocks_do_not_overlap, 0 },
+    {"size 0 gives unique blocks", case_zero_sizes, 0},
+    {"sizes that cannot be are NULL and ENOMEM", case_too_large, 0},
+    {"products that overflow are NULL and ENOMEM", case_product_overflow, 0},
+    {"realloc(p, 0) frees and returns NULL", case_realloc_to_zero, 0},
+    {"blocks are aligned", case_alignment, 0},
+    {"calloc clears", case_calloc_clears, 0},
+    {"free keeps errno", case_errno_kept_by_free, 0},
+    {"live blocks do not overlap", case_live_blocks_do_not_overlap, 0},
 };
 
 int main(int argc, char **argv)

@@ -14,8 +14,8 @@
 #include <thread>
 #include <vector>
 
-static const size_t sizes[] = { 0, 1, 16, 100, 4096, 70000, 1 << 20, 20 << 20 };
-static const size_t alignments[] = { 8, 16, 32, 64, 128, 4096, 65536, 1 << 21 };
+static const size_t sizes[] = {0, 1, 16, 100, 4096, 70000, 1 << 20, 20 << 20};
+static const size_t alignments[] = {8, 16, 32, 64, 128, 4096, 65536, 1 << 21};
 
 static void check_block(void *p, size_t size, size_t alignment)
 {
@@ -106,8 +106,8 @@ static void case_expressions()
     std::thread([shared] { CHECK((*shared)[999] == 3); }).join();
 }
 
-static const size_t impossible[] = { SIZE_MAX, SIZE_MAX - 4096, size_t(PTRDIFF_MAX) + 1,
-                                     size_t(1) << 60 };
+static const size_t impossible[] = {SIZE_MAX, SIZE_MAX - 4096, size_t(PTRDIFF_MAX) + 1,
+                                    size_t(1) << 60};
 
 /* libstdc++'s aligned forms round the size up before they call aligned_alloc, and it wraps to 0. */
 static bool known_libstdcxx_fault(size_t size)
@@ -142,7 +142,8 @@ static void case_bad_alloc()
         } catch (const std::bad_alloc &) {
             caught++;
         }
-        CHECK(caught == 4 || known_libstdcxx_fault(size), "%d of 4 forms threw bad_alloc for %#zx", caught, size);
+        CHECK(caught == 4 || known_libstdcxx_fault(size), "%d of 4 forms threw bad_alloc for %#zx",
+              caught, size);
         CHECK(::operator new(size, std::nothrow) == nullptr);
         CHECK(::operator new[](size, std::nothrow) == nullptr);
         if (!known_libstdcxx_fault(size)) {
@@ -229,12 +230,12 @@ static void case_memory_is_the_allocators()
 }
 
 static const struct conform_case cases[] = {
-    { "new and delete, nothrow and sized", case_plain_forms, 0 },
-    { "aligned new and delete", case_aligned_forms, 0 },
-    { "new expressions and containers", case_expressions, 0 },
-    { "bad_alloc is thrown and caught", case_bad_alloc, 0 },
-    { "new_handler is called", case_new_handler, 0 },
-    { "new and malloc share their memory", case_memory_is_the_allocators, 0 },
+    {"new and delete, nothrow and sized", case_plain_forms, 0},
+    {"aligned new and delete", case_aligned_forms, 0},
+    {"new expressions and containers", case_expressions, 0},
+    {"bad_alloc is thrown and caught", case_bad_alloc, 0},
+    {"new_handler is called", case_new_handler, 0},
+    {"new and malloc share their memory", case_memory_is_the_allocators, 0},
 };
 
 int main(int argc, char **argv)

@@ -16,7 +16,9 @@
 
 enum { STAGES = 3, BLOCKS = 40 };
 static const char *const stage_names[STAGES] = {
-    "preinit_array", "the program's constructor", "the thread of a constructor",
+    "preinit_array",
+    "the program's constructor",
+    "the thread of a constructor",
 };
 static void *blocks[STAGES][BLOCKS];
 
@@ -42,8 +44,8 @@ static void preinit(int argc, char **argv, char **envp)
     allocate_stage(0);
 }
 
-__attribute__((section(".preinit_array"), used)) static void (*preinit_entry)(int, char **, char **)
-    = preinit;
+__attribute__((section(".preinit_array"), used)) static void (*preinit_entry)(int, char **,
+                                                                              char **) = preinit;
 
 static void *thread_body(void *unused)
 {
@@ -89,8 +91,7 @@ static void at_exit(void)
 static void check_stage(int stage)
 {
     for (int i = 0; i < BLOCKS; i++) {
-        REQUIRE(blocks[stage][i] != NULL, "%s: malloc(%zu) failed", stage_names[stage],
-                size_of(i));
+        REQUIRE(blocks[stage][i] != NULL, "%s: malloc(%zu) failed", stage_names[stage], size_of(i));
         CHECK(conform_intact(blocks[stage][i], size_of(i), (unsigned int)(stage * 100 + i)),
               "%s: %zu bytes were overwritten", stage_names[stage], size_of(i));
         blocks[stage][i] = realloc(blocks[stage][i], size_of(i) + 100);
@@ -121,10 +122,10 @@ static void case_library_constructor(void)
 }
 
 static const struct conform_case cases[] = {
-    { "blocks from preinit_array", case_preinit, 0 },
-    { "blocks from a constructor of priority 101", case_constructor, 0 },
-    { "blocks from a thread that a constructor started", case_constructor_thread, 0 },
-    { "blocks from a library's constructor of priority 101", case_library_constructor, 0 },
+    {"blocks from preinit_array", case_preinit, 0},
+    {"blocks from a constructor of priority 101", case_constructor, 0},
+    {"blocks from a thread that a constructor started", case_constructor_thread, 0},
+    {"blocks from a library's constructor of priority 101", case_library_constructor, 0},
 };
 
 int main(int argc, char **argv)

@@ -1,4 +1,4 @@
-/* early_lib.c - allocates in a library's constructor of the first priority, and in its destructor. */
+/* early_lib.c - allocates in a library's first constructor, and in its last destructor. */
 #include "early_lib.h"
 
 #include <stdlib.h>
@@ -33,7 +33,7 @@ int early_lib_check(void)
         size_t size = ((size_t)i + 1) * 50;
 
         bad += blocks[i] == NULL || blocks[i][0] != i ||
-            memcmp(blocks[i], blocks[i] + 1, size - 1) != 0;
+               memcmp(blocks[i], blocks[i] + 1, size - 1) != 0;
     }
     return bad;
 }

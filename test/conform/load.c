@@ -34,7 +34,7 @@ static void *open_library(int flags, struct functions *f)
     f->realloc = (void *(*)(void *, size_t))dlsym(handle, "realloc");
     f->calloc = (void *(*)(size_t, size_t))dlsym(handle, "calloc");
     f->free = (void (*)(void *))dlsym(handle, "free");
-    f->malloc_usable_size = (size_t (*)(void *))dlsym(handle, "malloc_usable_size");
+    f->malloc_usable_size = (size_t(*)(void *))dlsym(handle, "malloc_usable_size");
     REQUIRE(f->malloc != NULL && f->realloc != NULL && f->calloc != NULL && f->free != NULL &&
             f->malloc_usable_size != NULL);
     return handle;
@@ -154,11 +154,11 @@ static void case_fork_after_load(void)
 }
 
 static const struct conform_case cases[] = {
-    { "dlopen RTLD_NOW, RTLD_LOCAL", case_now_local, 0 },
-    { "dlopen RTLD_LAZY, RTLD_GLOBAL", case_lazy_global, 0 },
-    { "dlopen RTLD_DEEPBIND", case_deepbind, 0 },
-    { "dlopen and dlclose 50 times", case_again_and_again, 0 },
-    { "fork after dlopen", case_fork_after_load, 0 },
+    {"dlopen RTLD_NOW, RTLD_LOCAL", case_now_local, 0},
+    {"dlopen RTLD_LAZY, RTLD_GLOBAL", case_lazy_global, 0},
+    {"dlopen RTLD_DEEPBIND", case_deepbind, 0},
+    {"dlopen and dlclose 50 times", case_again_and_again, 0},
+    {"fork after dlopen", case_fork_after_load, 0},
 };
 
 int main(int argc, char **argv)

@@ -39,8 +39,8 @@ static void case_all_small_pairs(void)
 static void case_all_ranges(void)
 {
     for (size_t from = 1; from <= 64u << 20; from *= 2) {
-        size_t to[] = { from + 1, from - 1, 2 * from, from / 2, from + from / 2, from / 16,
-                        16 * from, 1, 4096, 65536 };
+        size_t to[] = {from + 1,  from - 1,  2 * from, from / 2, from + from / 2,
+                       from / 16, 16 * from, 1,        4096,     65536};
 
         for (size_t i = 0; i < COUNT_OF(to); i++) {
             if (to[i] != 0 && to[i] <= 64u << 20) {
@@ -191,14 +191,14 @@ static void case_sized_frees(void)
 }
 
 static const struct conform_case cases[] = {
-    { "realloc between all small sizes", case_all_small_pairs, 0 },
-    { "realloc between all ranges up to 64 MiB", case_all_ranges, 0 },
-    { "realloc grows and shrinks step by step", case_growing_step_by_step, 0 },
-    { "shrinking a large block gives memory back", case_shrinking_gives_back, 0 },
-    { "usable bytes can be written", case_usable_bytes_are_usable, 0 },
-    { "usable bytes survive realloc", case_usable_bytes_survive_realloc, 0 },
-    { "cfree frees", case_cfree, 0 },
-    { "free_sized and free_aligned_sized free", case_sized_frees, 0 },
+    {"realloc between all small sizes", case_all_small_pairs, 0},
+    {"realloc between all ranges up to 64 MiB", case_all_ranges, 0},
+    {"realloc grows and shrinks step by step", case_growing_step_by_step, 0},
+    {"shrinking a large block gives memory back", case_shrinking_gives_back, 0},
+    {"usable bytes can be written", case_usable_bytes_are_usable, 0},
+    {"usable bytes survive realloc", case_usable_bytes_survive_realloc, 0},
+    {"cfree frees", case_cfree, 0},
+    {"free_sized and free_aligned_sized free", case_sized_frees, 0},
 };
 
 int main(int argc, char **argv)

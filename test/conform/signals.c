@@ -75,7 +75,7 @@ static void run_under_storm(int threads_expected)
 
 static void install(int number, void (*handler)(int), int flags)
 {
-    struct sigaction action = { .sa_handler = handler, .sa_flags = flags };
+    struct sigaction action = {.sa_handler = handler, .sa_flags = flags};
 
     REQUIRE(sigaction(number, &action, NULL) == 0);
 }
@@ -83,8 +83,8 @@ static void install(int number, void (*handler)(int), int flags)
 /* A timer that signals one thread alone, by that thread's own CPU time. */
 static timer_t start_timer(long nanoseconds)
 {
-    struct sigevent event = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGRTMIN + 1 };
-    struct itimerspec period = { { 0, nanoseconds }, { 0, nanoseconds } };
+    struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGRTMIN + 1};
+    struct itimerspec period = {{0, nanoseconds}, {0, nanoseconds}};
     timer_t timer;
 
     event._sigev_un._tid = (pid_t)syscall(SYS_gettid);
@@ -180,12 +180,12 @@ static void case_handlers_that_nest(void)
 
 static void case_handler_on_its_own_stack(void)
 {
-    stack_t stack = { .ss_size = 65536 };
+    stack_t stack = {.ss_size = 65536};
     timer_t timer;
 
     require_quire();
-    stack.ss_sp = mmap(NULL, stack.ss_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-                       -1, 0);
+    stack.ss_sp =
+        mmap(NULL, stack.ss_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     REQUIRE(stack.ss_sp != MAP_FAILED && sigaltstack(&stack, NULL) == 0);
     install(SIGRTMIN + 1, allocating_handler, SA_RESTART | SA_ONSTACK);
     timer = start_timer(70000);
@@ -217,11 +217,11 @@ static void case_first_use_is_in_a_handler(void)
 }
 
 static const struct conform_case cases[] = {
-    { "a storm of handlers that allocate", case_storm, 0 },
-    { "storms on 4 threads", case_storms_on_threads, 120 },
-    { "handlers that interrupt each other", case_handlers_that_nest, 0 },
-    { "handlers on a stack of their own", case_handler_on_its_own_stack, 0 },
-    { "a thread's first allocation is in a handler", case_first_use_is_in_a_handler, 0 },
+    {"a storm of handlers that allocate", case_storm, 30},
+    {"storms on 4 threads", case_storms_on_threads, 60},
+    {"handlers that interrupt each other", case_handlers_that_nest, 30},
+    {"handlers on a stack of their own", case_handler_on_its_own_stack, 30},
+    {"a thread's first allocation is in a handler", case_first_use_is_in_a_handler, 0},
 };
 
 int main(int argc, char **argv)

@@ -14,7 +14,7 @@ static _Atomic int destructor_calls;
 
 struct late {
     int key;
-    int rounds;                 /* how often the destructor stores the value again */
+    int rounds; /* how often the destructor stores the value again */
     unsigned char *block;
 };
 
@@ -276,13 +276,13 @@ static void case_initial_thread_exits_first(void)
 }
 
 static const struct conform_case cases[] = {
-    { "thread-specific data destructors allocate and free", case_tsd_destructors, 0 },
-    { "thread exit functions allocate and free", case_thread_atexit, 0 },
-    { "blocks outlive their thread", case_blocks_outlive_their_thread, 0 },
-    { "threads with the smallest stack", case_smallest_stack, 0 },
-    { "6000 threads, one after the other", case_many_short_threads, 0 },
-    { "400 threads at once", case_many_threads_at_once, 0 },
-    { "the initial thread exits first", case_initial_thread_exits_first, 0 },
+    {"thread-specific data destructors allocate and free", case_tsd_destructors, 0},
+    {"thread exit functions allocate and free", case_thread_atexit, 0},
+    {"blocks outlive their thread", case_blocks_outlive_their_thread, 0},
+    {"threads with the smallest stack", case_smallest_stack, 0},
+    {"6000 threads, one after the other", case_many_short_threads, 0},
+    {"400 threads at once", case_many_threads_at_once, 0},
+    {"the initial thread exits first", case_initial_thread_exits_first, 0},
 };
 
 int main(int argc, char **argv)

@@ -1,4 +1,4 @@
-/* tuning.c - malloc_trim, mallinfo, mallinfo2, mallopt, malloc_info and malloc_stats, truthfully. */
+/* tuning.c - malloc_trim, mallinfo, mallopt, malloc_info and malloc_stats, truthfully. */
 #include "conform.h"
 
 #include <ctype.h>
@@ -41,7 +41,7 @@ static size_t in_use(struct mallinfo2 info)
 
 static void case_mallinfo2_counts(void)
 {
-    size_t sizes[] = { 48, 1000, 16384, 100000, MIB, 8 * MIB };
+    size_t sizes[] = {48, 1000, 16384, 100000, MIB, 8 * MIB};
 
     for (size_t i = 0; i < COUNT_OF(sizes); i++) {
         struct mallinfo2 before = mallinfo2(), held, after;
@@ -59,8 +59,8 @@ static void case_mallinfo2_counts(void)
         release(blocks, count);
         after = mallinfo2();
         CHECK(in_use(after) < in_use(before) + MIB,
-              "after freeing blocks of %zu, use is %zu, before it was %zu", sizes[i],
-              in_use(after), in_use(before));
+              "after freeing blocks of %zu, use is %zu, before it was %zu", sizes[i], in_use(after),
+              in_use(before));
     }
 }
 
@@ -77,7 +77,7 @@ static void case_mallinfo_agrees(void)
 
 static void case_trim(void)
 {
-    size_t sizes[] = { 100, 16384, 300000 };
+    size_t sizes[] = {100, 16384, 300000};
 
     malloc_trim(0);
     for (size_t i = 0; i < COUNT_OF(sizes); i++) {
@@ -90,8 +90,8 @@ static void case_trim(void)
         after = conform_resident();
         CHECK(result == 0 || result == 1, "malloc_trim returned %d", result);
         CHECK(after < before + 4 * MIB,
-              "%zu resident before, %zu after 32 MiB of %zu were freed and trimmed", before,
-              after, sizes[i]);
+              "%zu resident before, %zu after 32 MiB of %zu were freed and trimmed", before, after,
+              sizes[i]);
     }
     /* Nothing is left to give back, and saying so twice is fine. */
     malloc_trim(0);
@@ -101,20 +101,23 @@ static void case_trim(void)
 
 static void case_mallopt(void)
 {
-    static const struct { const char *name; int parameter, value, want; } calls[] = {
-        { "M_MMAP_THRESHOLD 1 MiB", M_MMAP_THRESHOLD, MIB, 1 },
-        { "M_TRIM_THRESHOLD 1 MiB", M_TRIM_THRESHOLD, MIB, 1 },
-        { "M_TRIM_THRESHOLD -1", M_TRIM_THRESHOLD, -1, 1 },
-        { "M_TOP_PAD 64 KiB", M_TOP_PAD, 65536, 1 },
-        { "M_MMAP_MAX 0", M_MMAP_MAX, 0, 1 },
-        { "M_MMAP_MAX 65536", M_MMAP_MAX, 65536, 1 },
-        { "M_ARENA_MAX 1", M_ARENA_MAX, 1, 1 },
-        { "M_ARENA_TEST 1", M_ARENA_TEST, 1, 1 },
-        { "M_PERTURB 0", M_PERTURB, 0, 1 },
-        { "M_CHECK_ACTION 3", M_CHECK_ACTION, 3, 1 },
-        { "M_MXFAST 64", M_MXFAST, 64, 1 },
+    static const struct {
+        const char *name;
+        int parameter, value, want;
+    } calls[] = {
+        {"M_MMAP_THRESHOLD 1 MiB", M_MMAP_THRESHOLD, MIB, 1},
+        {"M_TRIM_THRESHOLD 1 MiB", M_TRIM_THRESHOLD, MIB, 1},
+        {"M_TRIM_THRESHOLD -1", M_TRIM_THRESHOLD, -1, 1},
+        {"M_TOP_PAD 64 KiB", M_TOP_PAD, 65536, 1},
+        {"M_MMAP_MAX 0", M_MMAP_MAX, 0, 1},
+        {"M_MMAP_MAX 65536", M_MMAP_MAX, 65536, 1},
+        {"M_ARENA_MAX 1", M_ARENA_MAX, 1, 1},
+        {"M_ARENA_TEST 1", M_ARENA_TEST, 1, 1},
+        {"M_PERTURB 0", M_PERTURB, 0, 1},
+        {"M_CHECK_ACTION 3", M_CHECK_ACTION, 3, 1},
+        {"M_MXFAST 64", M_MXFAST, 64, 1},
         /* The manual's bound is 80 * sizeof(size_t) / 4. */
-        { "M_MXFAST 1000000", M_MXFAST, 1000000, 0 },
+        {"M_MXFAST 1000000", M_MXFAST, 1000000, 0},
     };
 
     for (size_t i = 0; i < COUNT_OF(calls); i++) {
@@ -272,12 +275,12 @@ static void case_malloc_stats(void)
 }
 
 static const struct conform_case cases[] = {
-    { "mallinfo2 counts what is in use", case_mallinfo2_counts, 0 },
-    { "mallinfo agrees with mallinfo2", case_mallinfo_agrees, 0 },
-    { "malloc_trim gives memory back", case_trim, 0 },
-    { "mallopt takes glibc's parameters within their bounds", case_mallopt, 0 },
-    { "malloc_info writes well-formed XML", case_malloc_info, 0 },
-    { "malloc_stats writes to stderr", case_malloc_stats, 0 },
+    {"mallinfo2 counts what is in use", case_mallinfo2_counts, 0},
+    {"mallinfo agrees with mallinfo2", case_mallinfo_agrees, 0},
+    {"malloc_trim gives memory back", case_trim, 0},
+    {"mallopt takes glibc's parameters within their bounds", case_mallopt, 0},
+    {"malloc_info writes well-formed XML", case_malloc_info, 0},
+    {"malloc_stats writes to stderr", case_malloc_stats, 0},
 };
 
 int main(int argc, char **argv)

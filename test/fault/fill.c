@@ -34,11 +34,13 @@ static void fail(const char *what, size_t number)
 
 static size_t size_at(const char *mode, size_t i)
 {
-    static const size_t mixed[] = { 100, 30, 5000, 70000, 400, 24, 300000, 1500, 2000000, 60 };
+    static const size_t mixed[] = {100, 30, 5000, 70000, 400, 24, 300000, 1500, 2000000, 60};
 
-    return strcmp(mode, "small") == 0 ? 100 : strcmp(mode, "medium") == 0 ? 10000
-        : strcmp(mode, "large") == 0 ? 1000000 : strcmp(mode, "huge") == 0 ? 20000000
-        : mixed[i % (sizeof(mixed) / sizeof(mixed[0]))];
+    return strcmp(mode, "small") == 0    ? 100
+           : strcmp(mode, "medium") == 0 ? 10000
+           : strcmp(mode, "large") == 0  ? 1000000
+           : strcmp(mode, "huge") == 0   ? 20000000
+                                         : mixed[i % (sizeof(mixed) / sizeof(mixed[0]))];
 }
 
 static struct head *fill(const char *mode, size_t cap, size_t *total)

@@ -9,8 +9,8 @@
  * one row.
  *
  * At the end prints one line per system call seen, "call NUMBER COUNT", and "injected N", on
- * descriptor FD (2 by default), and exits as the program did (128 + signal if it was killed). Exits with 77 where
- * ptrace is not possible.
+ * descriptor FD (2 by default), and exits as the program did (128 + signal if it was killed). Exits
+ * with 77 where ptrace is not possible.
  */
 #include <elf.h>
 #include <errno.h>
@@ -32,7 +32,7 @@ enum { CALLS = 1024, TASKS = 1024, RANGES = 16, EXIT_SKIPPED = 77 };
 
 struct task {
     pid_t tid;
-    bool pending;               /* the call it is in was suppressed */
+    bool pending; /* the call it is in was suppressed */
 };
 
 static struct task tasks[TASKS];
@@ -46,7 +46,9 @@ static int wanted_error;
 static unsigned long wanted_at;
 static bool wanted_onwards;
 
-static struct { uint64_t start, end; } ranges[RANGES];
+static struct {
+    uint64_t start, end;
+} ranges[RANGES];
 static size_t range_count;
 
 static void die(const char *what)
@@ -138,7 +140,7 @@ static void suppress(pid_t tid)
     ptrace(PTRACE_SETREGS, tid, 0, &regs);
 #elif defined(__aarch64__)
     int none = -1;
-    struct iovec vector = { &none, sizeof(none) };
+    struct iovec vector = {&none, sizeof(none)};
 
     ptrace(PTRACE_SETREGSET, tid, (void *)(uintptr_t)NT_ARM_SYSTEM_CALL, &vector);
 #endif
@@ -155,7 +157,7 @@ static void set_result(pid_t tid, long result)
     }
 #elif defined(__aarch64__)
     struct user_regs_struct regs;
-    struct iovec vector = { &regs, sizeof(regs) };
+    struct iovec vector = {&regs, sizeof(regs)};
 
     if (ptrace(PTRACE_GETREGSET, tid, (void *)(uintptr_t)NT_PRSTATUS, &vector) == 0) {
         regs.regs[0] = (unsigned long long)result;
@@ -249,7 +251,7 @@ static int follow(pid_t first)
             if (errno == EINTR) {
                 continue;
             }
-            break;              /* none is left */
+            break; /* none is left */
         }
         if (WIFEXITED(status) || WIFSIGNALED(status)) {
             task_of(tid)->tid = 0;
@@ -265,7 +267,8 @@ static int follow(pid_t first)
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: inject [--report FD] [--in OBJECT] [--call NUMBER --error ERRNO --at N[+]] "
+    fprintf(stderr,
+            "usage: inject [--report FD] [--in OBJECT] [--call NUMBER --error ERRNO --at N[+]] "
             "-- PROGRAM ARGS...\n");
     return 2;
 }
@@ -273,7 +276,7 @@ static int usage(void)
 int main(int argc, char **argv)
 {
     long options = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK |
-        PTRACE_O_TRACEVFORK | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL;
+                   PTRACE_O_TRACEVFORK | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL;
     int i, status;
     pid_t pid;
 

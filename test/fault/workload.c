@@ -71,8 +71,8 @@ static void allocate(struct block *b, int form, size_t size)
     switch (form % 5) {
     case 0:
         b->address = calloc(1, size);
-        if (b->address != NULL && (b->address[0] != 0 || b->address[size / 2] != 0 ||
-                                   b->address[size - 1] != 0)) {
+        if (b->address != NULL &&
+            (b->address[0] != 0 || b->address[size / 2] != 0 || b->address[size - 1] != 0)) {
             fail("calloc gave dirty memory", size);
         }
         break;
@@ -124,8 +124,8 @@ static void release(struct block *b)
 static size_t size_of(unsigned int i)
 {
     static const size_t sizes[] = {
-        24, 100, 48, 700, 3000, 16, 9000, 33000, 64, 200, 70000, 1200, 300000, 40, 150000, 2500000,
-        500, 6000000, 80, 20000, 17000000, 128,
+        24,   100,    48, 700,    3000,    16,  9000,    33000, 64,    200,      70000,
+        1200, 300000, 40, 150000, 2500000, 500, 6000000, 80,    20000, 17000000, 128,
     };
 
     return sizes[i % (sizeof(sizes) / sizeof(sizes[0]))] + i % 13;
@@ -133,7 +133,7 @@ static size_t size_of(unsigned int i)
 
 static void work(unsigned int seed, unsigned int count)
 {
-    struct block blocks[400] = { { NULL, 0, 0 } };
+    struct block blocks[400] = {{NULL, 0, 0}};
 
     for (unsigned int i = 0; i < count; i++) {
         blocks[i].seed = (unsigned char)(seed + i);
@@ -187,8 +187,8 @@ int main(int argc, char **argv)
     size_t started = 0;
 
     work(1, 400);
-    while (started < 3 && pthread_create(&threads[started], NULL, thread_body,
-                                         (void *)(started * 50 + 3)) == 0) {
+    while (started < 3 &&
+           pthread_create(&threads[started], NULL, thread_body, (void *)(started * 50 + 3)) == 0) {
         started++;
     }
     work(2, 200);

@@ -112,14 +112,16 @@ def main():
     parser.add_argument("names", nargs="*", help="only these cases")
     options = parser.parse_args()
 
-    listing = subprocess.run([options.program, "--list"], capture_output=True, text=True, check=True)
+    listing = subprocess.run([options.program, "--list"], capture_output=True, text=True,
+                             check=True)
     rows = [line.split("\t") for line in listing.stdout.splitlines()]
     if options.names:
         rows = [row for row in rows if row[0] in options.names]
     print(f"1..{len(rows) + 1}")
     failed = 0
     for number, (name, function, kinds) in enumerate(rows, 1):
-        failed += report(number, name, lambda: check_case(options, name, function, kinds.split("|")))
+        failed += report(number, name,
+                         lambda: check_case(options, name, function, kinds.split("|")))
     failed += report(len(rows) + 1, "wild addresses", lambda: check_wild(options, 3000))
     return 1 if failed else 0
 

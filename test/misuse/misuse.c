@@ -19,6 +19,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "misuse.h"
+
 static char static_block[256] __attribute__((aligned(64)));
 static __thread char thread_local_block[64];
 
@@ -32,7 +34,7 @@ static void *noted(void *address)
     return address;
 }
 
-static void *must(void *block)
+void *must(void *block)
 {
     if (block == NULL) {
         fprintf(stderr, "misuse: out of memory\n");
@@ -134,7 +136,7 @@ static void *inaccessible(void)
     return p;
 }
 
-static void *live(size_t size)
+void *live(size_t size)
 {
     return must(malloc(size));
 }
@@ -377,84 +379,20 @@ struct misuse {
 /* Each line becomes a function, named by its line number... */
 #define CASE_FUNCTION(line) case_at_line_##line
 #define CASE_NAME(line) CASE_FUNCTION(line)
-#define CASE(name, function, kinds, what) \
-    static void CASE_NAME(__LINE__)(void) { what; }
+#define CASE(name, function, kinds, what)                                                          \
+    static void CASE_NAME(__LINE__)(void)                                                          \
+    {                                                                                              \
+        what;                                                                                      \
+    }
 #include "cases.def"
 #undef CASE
 
 /* ...and a row of this table. */
 static const struct misuse table[] = {
-#define CASE(name, function, kinds, what) { name, function, kinds, CASE_NAME(__LINE__) },
+#define CASE(name, function, kinds, what) {name, function, kinds, CASE_NAME(__LINE__)},
 #include "cases.def"
 #undef CASE
 };
-
-/* Odd addresses near live objects and everywhere else: none of them is an object's. */
-static void run_wild(size_t count)
-{
-    enum { OBJECTS = 2000 };
-    static unsigned char *objects[OBJECTS];
-    uint64_t state = 1;
-
-    for (size_t i = 0; i < OBJECTS; i++) {
-        size_t size = 16 + i * i % 3000 + (i % 100 == 0 ? 100000 : 0) + (i % 500 == 0 ? 9000000 : 0);
-
-        objects[i] = live(size);
-        memset(objects[i], (int)i, 16);
-        objects[i][size - 1] = (unsigned char)i;
-    }
-    for (size_t i = 0; i < count; i++) {
-        uintptr_t wild;
-
-        state = state * 6364136223846793005u + 1442695040888963407u;
-        wild = state >> 3;
-        switch (i % 6) {
-        case 0: wild = (uintptr_t)objects[wild % OBJECTS] + wild / OBJECTS % 131072 - 65536; break;
-        case 1: wild = (uintptr_t)objects[wild % OBJECTS] + wild / OBJECTS % 16; break;
-        case 2: wild = (uintptr_t)objects[wild % OBJECTS] ^ (uintptr_t)1 << wild / OBJECTS % 64; break;
-        case 3: wild %= (uintptr_t)1 << 47; break;
-        case 4: wild = (uintptr_t)objects[0] + (wild % ((uintptr_t)1 << 40)) - ((uintptr_t)1 << 39); break;
-        default: break;
-        }
-        wild |= 1;
-        if (i % 7 == 0) {
-            if (realloc((void *)wild, 100) != NULL) {
-                printf("realloc gave a block for %#zx\n", (size_t)wild);
-            }
-        } else if (i % 7 == 1) {
-            if (malloc_usable_size((void *)wild) != 0) {
-                printf("malloc_usable_size gave a size for %#zx\n", (size_t)wild);
-            }
-        } else {
-            free((void *)wild);
-        }
-    }
-    for (size_t i = 0; i < OBJECTS; i++) {
-        for (size_t k = 0; k < 16; k++) {
-            if (objects[i][k] != (unsigned char)i) {
-                printf("object %zu was changed\n", i);
-            }
-        }
-        free(objects[i]);
-    }
-}
-
-/* What a program that goes on has a right to: a heap that works. */
-static void prove_heap(void)
-{
-    static unsigned char *blocks[4000];
-
-    for (size_t i = 0; i < 4000; i++) {
-        blocks[i] = must(malloc(1 + i % 2000 + (i % 400 == 0 ? 1000000 : 0)));
-        blocks[i][0] = (unsigned char)i;
-    }
-    for (size_t i = 0; i < 4000; i++) {
-        if (blocks[i][0] != (unsigned char)i) {
-            printf("two blocks overlap\n");
-        }
-        free(blocks[i]);
-    }
-}
 
 int main(int argc, char **argv)
 {
@@ -469,7 +407,7 @@ int main(int argc, char **argv)
         return 0;
     }
     if (argc == 3 && strcmp(argv[1], "--wild") == 0) {
-        run_wild((size_t)atol(argv[2]));
+        misuse_wildly((size_t)atol(argv[2]));
         prove_heap();
         printf("went on\n");
         return 0;

@@ -1,4 +1,4 @@
-"""What a case has to work with: a folder, a clean environment, runs with and without the library."""
+"""What a case works with: a folder, a clean environment, runs with and without the library."""
 import contextlib
 import os
 import re
@@ -138,7 +138,9 @@ class Box:
                              f"{', '.join(sorted(seen)) or 'nothing'}")
 
     def expect_serving(self, pid):
-        reason = statpage.why_not_serving(pid, self.library)
+        end = time.monotonic() + 3              # a child just forked may not have run yet
+        while (reason := statpage.why_not_serving(pid, self.library)) and time.monotonic() < end:
+            time.sleep(0.05)
         if reason is not None:
             raise Failed(f"the library does not serve process {pid}: {reason}")
 

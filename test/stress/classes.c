@@ -73,7 +73,8 @@ int main(int argc, char **argv)
             stress_fail("no thread");
     }
     for (int round = 0; !stress_over(); round++) {
-        size = round < 64 ? (size_t)(round + 1) * 16 : 1 + rng_below(&r, (size_t)16 << rng_below(&r, 12));
+        size = round < 64 ? (size_t)(round + 1) * 16
+                          : 1 + rng_below(&r, (size_t)16 << rng_below(&r, 12));
         for (int phase = 0; phase < 3; phase++)
             pthread_barrier_wait(&barrier);
     }

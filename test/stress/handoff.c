@@ -5,8 +5,8 @@
  */
 #include <pthread.h>
 #include <sched.h>
-#include <time.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "stress.h"
 
@@ -38,8 +38,7 @@ static struct block *get(struct ring *q)
 {
     for (;;) {
         bool closed = atomic_load_explicit(&q->closed, memory_order_acquire);
-        struct block *b =
-            atomic_exchange_explicit(&q->slot[q->get_at], NULL, memory_order_acquire);
+        struct block *b = atomic_exchange_explicit(&q->slot[q->get_at], NULL, memory_order_acquire);
 
         if (b != NULL) {
             q->get_at = (q->get_at + 1) % SLOTS;

@@ -28,7 +28,7 @@ bool stress_over(void);
 /* Complain and end the program. */
 _Noreturn void stress_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
-/* Kilobytes resident now. */
+/* Kilobytes resident now; 0 under a sanitizer, which keeps a lot for itself. */
 long stress_resident(void);
 
 /* Says "ok" and how much was done; returns the exit status. */

@@ -282,7 +282,9 @@ Test(buddy, random_operations_against_a_model)
         case 1:
             random_retype(&r);
             break;
-        case 2: case 3: case 4:
+        case 2:
+        case 3:
+        case 4:
             filling ? random_free(&r) : random_alloc(&r);
             break;
         default:
@@ -301,7 +303,8 @@ Test(buddy, random_operations_against_a_model)
 /* The kernel's textbook case: one page out of a full block leaves one block of each lower order. */
 Test(buddy, split_leaves_one_half_of_every_order)
 {
-    q_buddy_free(&buddy, pages, FIRST_PFN, Q_MAX_ORDER, (struct q_free_how){.mobility = Q_UNMOVABLE});
+    q_buddy_free(&buddy, pages, FIRST_PFN, Q_MAX_ORDER,
+                 (struct q_free_how){.mobility = Q_UNMOVABLE});
     struct q_page *page = q_buddy_alloc(&buddy, 0, Q_UNMOVABLE);
 
     must(page == pages);
@@ -339,7 +342,8 @@ Test(buddy, other_mobilities_are_left_alone)
 /* A block that holds memory goes before a fresh one, even if it is larger and must be split. */
 Test(buddy, used_before_fresh)
 {
-    q_buddy_free(&buddy, pages, FIRST_PFN, 0, (struct q_free_how){.mobility = Q_MOVABLE, .fresh = true});
+    q_buddy_free(&buddy, pages, FIRST_PFN, 0,
+                 (struct q_free_how){.mobility = Q_MOVABLE, .fresh = true});
     q_buddy_free(&buddy, pages + 16, FIRST_PFN + 16, 4, (struct q_free_how){.mobility = Q_MOVABLE});
     for (size_t i = 16; i < 32; i++)
         must(q_buddy_alloc(&buddy, 0, Q_MOVABLE) >= pages + 16);

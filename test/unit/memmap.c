@@ -28,8 +28,15 @@ static int here;
 static void check_foreign(void)
 {
     int on_stack = 0;
-    static const uintptr_t odd[] = {0, 1, 15, 4096, (uintptr_t)1 << 40, (uintptr_t)1 << 47,
-                                    (uintptr_t)1 << 63, ~(uintptr_t)0, ~(uintptr_t)0 - 4095};
+    static const uintptr_t odd[] = {0,
+                                    1,
+                                    15,
+                                    4096,
+                                    (uintptr_t)1 << 40,
+                                    (uintptr_t)1 << 47,
+                                    (uintptr_t)1 << 63,
+                                    ~(uintptr_t)0,
+                                    ~(uintptr_t)0 - 4095};
     void *from_libc = malloc(100);
     char *mapped = mmap(NULL, 1 << 20, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 

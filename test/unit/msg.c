@@ -40,7 +40,7 @@ Test(msg, plain_text)
 
 Test(msg, numbers_at_their_ends)
 {
-    static const long values[] = {0,       1,       -1,       9,       10,      -10,     12345,
+    static const long values[] = {0,       1,       -1,       9,        10,       -10,        12345,
                                   INT_MAX, INT_MIN, LONG_MAX, LONG_MIN, 1l << 32, -(1l << 32)};
 
     for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++) {

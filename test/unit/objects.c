@@ -1,4 +1,4 @@
-/* objects.c - thread heaps over slabs: random objects, remote frees, exit, adoption, wrong frees. */
+/* objects.c - thread heaps over slabs: random objects, remote frees, exit, adoption, misuse. */
 #include <pthread.h>
 #include <string.h>
 
@@ -50,7 +50,7 @@ static void fill(const struct object *o)
 
 static void check(const struct object *o)
 {
-    for (uint32_t i = 0; i < o->size; i += o->size > 2048 ? 61 : 1)
+    for (uint32_t i = 0; i<o->size; i += o->size> 2048 ? 61 : 1)
         must_eq(o->p[i], o->fill);
     must_eq(o->p[o->size - 1], o->fill);
 }

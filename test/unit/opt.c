@@ -1,4 +1,4 @@
-/* opt.c - QUIRE_CONF: every option, units, complaints; each case in a child with its environment. */
+/* opt.c - QUIRE_CONF: every option, units, complaints; each case in a child of its own. */
 #include "base/opt.h"
 
 #include <stdio.h>
@@ -88,10 +88,14 @@ Test(opt, defaults_are_silent)
 Test(opt, every_option_takes_its_values)
 {
     static const char *const good[] = {
-        "stats:1", "stats:0", "stats_file:/tmp/a b", "misuse:abort", "misuse:report", "huge:auto",
-        "huge:off", "huge:on", "decay_ms:0", "decay_ms:3600000", "limit:1048576", "numa:off",
-        "numa:auto", "numa_fake:64", "model:auto", "model:flat", "model:sparse", "window:1048576",
-        "spare:0", "populate:0", "populate:1", "verbose:1",
+        "stats:1",          "stats:0",       "stats_file:/tmp/a b",
+        "misuse:abort",     "misuse:report", "huge:auto",
+        "huge:off",         "huge:on",       "decay_ms:0",
+        "decay_ms:3600000", "limit:1048576", "numa:off",
+        "numa:auto",        "numa_fake:64",  "model:auto",
+        "model:flat",       "model:sparse",  "window:1048576",
+        "spare:0",          "populate:0",    "populate:1",
+        "verbose:1",
     };
 
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
@@ -137,14 +141,28 @@ Test(opt, bad_ones_give_one_line_and_change_nothing)
     static const struct {
         const char *conf, *word;
     } bad[] = {
-        {"colour:red", "colour"},      {"stats", "stats"},           {"stats:", "stats"},
-        {"stats:2", "stats"},          {"stats:yes", "yes"},         {"decay_ms:-1", "-1"},
-        {"decay_ms:3600001", "3600001"}, {"decay_ms:1K", "1K"},      {"limit:K", "K"},
-        {"limit:12X", "12X"},          {"limit:99999999999999999999", "9999"},
-        {"limit:18446744073709551615", "1844"}, {"limit:99999999T", "99999999T"},
-        {"huge:", "huge"},             {"huge:sometimes", "sometimes"}, {"huge:o", "o"},
-        {"numa_fake:65", "65"},        {"Stats:1", "Stats"},         {"statsx:1", "statsx"},
-        {"stat:1", "stat"},            {":1", "''"},                 {"stats_file:", "stats_file"},
+        {"colour:red", "colour"},
+        {"stats", "stats"},
+        {"stats:", "stats"},
+        {"stats:2", "stats"},
+        {"stats:yes", "yes"},
+        {"decay_ms:-1", "-1"},
+        {"decay_ms:3600001", "3600001"},
+        {"decay_ms:1K", "1K"},
+        {"limit:K", "K"},
+        {"limit:12X", "12X"},
+        {"limit:99999999999999999999", "9999"},
+        {"limit:18446744073709551615", "1844"},
+        {"limit:99999999T", "99999999T"},
+        {"huge:", "huge"},
+        {"huge:sometimes", "sometimes"},
+        {"huge:o", "o"},
+        {"numa_fake:65", "65"},
+        {"Stats:1", "Stats"},
+        {"statsx:1", "statsx"},
+        {"stat:1", "stat"},
+        {":1", "''"},
+        {"stats_file:", "stats_file"},
     };
     char defaults[4096];
 

@@ -138,8 +138,8 @@ Test(reclaim, decays_to_the_high_watermark, .timeout = 30)
     must(zone->nr_dirty <= zone->watermark[Q_WMARK_HIGH] + ((size_t)1 << q_pageblock_order()));
     /* The watermark is a small part of what is in use. */
     must(zone->watermark[Q_WMARK_HIGH] << q_page_shift <= ((size_t)2 << 20));
-    must(resident_now() <= NR / 8 * RUN + zone->watermark[Q_WMARK_HIGH] +
-                               ((size_t)1 << q_pageblock_order()));
+    must(resident_now() <=
+         NR / 8 * RUN + zone->watermark[Q_WMARK_HIGH] + ((size_t)1 << q_pageblock_order()));
     for (size_t i = 0; i < NR / 8; i++)
         must(core_stamped(q_page_address(page[i]), RUN, i));
     core_check();

@@ -194,7 +194,7 @@ Test(vmalloc, growing_and_shrinking_keeps_the_content, .timeout = 60)
     check_stat(0, 0);
 }
 
-/* The cache: what was freed comes back, cut or grown to length; resting blocks are known as such. */
+/* What was freed comes back at the length asked for; resting blocks are known as such. */
 Test(vmalloc, cache_serves_again)
 {
     struct q_vstat st;

@@ -104,8 +104,7 @@ Test(zones, thisnode_does_not_leave_the_node)
 {
     start_small();
     for (unsigned i = 0; i < 2 * ZONE_BLOCKS; i++) {
-        struct q_page *page =
-            q_alloc_pages_node(3, Q_GFP_KERNEL | Q_GFP_THISNODE, Q_MAX_ORDER);
+        struct q_page *page = q_alloc_pages_node(3, Q_GFP_KERNEL | Q_GFP_THISNODE, Q_MAX_ORDER);
         must(page != NULL && nid_of(page) == 3);
     }
     must(q_alloc_pages_node(3, Q_GFP_KERNEL | Q_GFP_THISNODE, Q_MAX_ORDER) == NULL);

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 
-import tap
+sys.dont_write_bytecode = True
+import tap  # noqa: E402
 
 QUIRE, PLAIN, OWN, STATIC, LINKED, STATIC_LINKED, LIBRARY, OPT_C = map(os.path.abspath,
                                                                       sys.argv[1:])

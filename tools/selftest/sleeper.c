@@ -46,10 +46,12 @@ int main(int argc, char **argv)
 
     (void)argc;
     (void)argv;
-    if (!p || write(1, "ready\n", 6) != 6)
+    if (!p)
+        return 1;
+    free(p);
+    if (write(1, "ready\n", 6) != 6)
         return 1;
     while (read(0, &end, 1) > 0)
         ;
-    free(p);
     return 7;
 }

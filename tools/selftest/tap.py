@@ -15,8 +15,7 @@ def run(tests):
         except Skip as why:
             print(f"ok {number} - {name} # SKIP {why}", flush=True)
         except Exception:
-            print("".join("# " + line + "\n" for line in traceback.format_exc().splitlines()),
-                  end="")
+            traceback.print_exc()  # to stderr, which meson shows
             print(f"not ok {number} - {name}", flush=True)
         else:
             print(f"ok {number} - {name}", flush=True)

@@ -6,7 +6,8 @@ import subprocess
 import sys
 import tempfile
 
-import tap
+sys.dont_write_bytecode = True
+import tap  # noqa: E402
 
 TESTLOG = os.path.abspath(sys.argv[1])
 

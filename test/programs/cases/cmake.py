@@ -27,6 +27,7 @@ def check(box):
     seen = box.both_commands(
         [[cmake, "-S", "src", "-B", "build", "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release"],
          [ninja, "-C", "build", "-j2"], ["build/small"]],
-        files=["build/small", "build/CMakeFiles/parts.dir/f7.c.o", "build/CMakeFiles/small.dir/main.c.o"],
+        files=["build/small", "build/CMakeFiles/parts.dir/f7.c.o",
+               "build/CMakeFiles/small.dir/main.c.o"],
         mask=lambda text: "", names=["cmake", "ninja"], setup=setup)
     assert seen["build/small"]

@@ -23,9 +23,9 @@ int main(void)
 }
 """
 COMMANDS = ["set pagination off", "set confirm off", "break push if number == 81", "run",
-            "backtrace", "info locals", "print *list", "print list->next->name", "ptype struct node",
-            "finish", "next", "print list->next->next->number", "disassemble push", "info types node",
-            "info functions push", "python print(gdb.parse_and_eval('list')['number'] + 1)",
+            "backtrace", "info locals", "print *list", "print list->next->name",
+            "ptype struct node", "finish", "next", "print list->next->next->number",
+            "disassemble push", "info types node", "info functions push", "python print(gdb.parse_and_eval('list')['number'] + 1)",
             "delete", "continue"]
 
 
@@ -48,6 +48,7 @@ def check(box):
                "-iex", "unset environment LD_PRELOAD", "-iex", "unset environment QUIRE_CONF"]
     for line in COMMANDS:
         command += ["-ex", line]
-    seen = box.both_commands([[*command, "./small"]], mask=mask, names=["gdb"], setup=setup, ok=None)
+    seen = box.both_commands([[*command, "./small"]], mask=mask, names=["gdb"], setup=setup,
+                             ok=None)
     for words in ("number = 64", "struct node {", "Breakpoint 1, push", "[Inferior 1"):
         assert words in seen["output of command 1"], f"gdb did not get to '{words}'"

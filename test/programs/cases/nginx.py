@@ -41,7 +41,8 @@ def check(box):
 
     def story(preload):
         for i in range(20):
-            box.write(f"files/d{i % 3}/f{i}.txt", "".join(f"{k * i} text\n" for k in range(i * 300)))
+            box.write(f"files/d{i % 3}/f{i}.txt",
+                      "".join(f"{k * i} text\n" for k in range(i * 300)))
         os.makedirs(box.path("tmp"))
         for folder, _, names in os.walk(box.path("files")):
             for name in [*names, "."]:
@@ -61,7 +62,8 @@ def check(box):
                     name = f"/d{i % 20 % 3}/f{i % 20}.txt"
                     seen[f"plain {turn} {i}"] = fetch(path, name)
                     seen[f"gzip {turn} {i}"] = fetch(path, name, ["Accept-Encoding: gzip"])
-                    seen[f"range {turn} {i}"] = fetch(path, name, ["Range: bytes=10-500,600-700"])[:50]
+                    ranges = fetch(path, name, ["Range: bytes=10-500"])
+                    seen[f"range {turn} {i}"] = ranges
                     seen[f"proxy {turn} {i}"] = fetch(path, "/proxy" + name)
                     seen[f"index {turn} {i}"] = fetch(path, f"/d{i % 3}/")
                     seen[f"echo {turn} {i}"] = fetch(path, f"/echo?{'a' * (i * 100)}")

@@ -66,7 +66,8 @@ def check(box):
             return box.run(command(program, *words), False, **options)
 
         def psql(*words, **options):
-            return run("psql", "-h", box.work, "-U", "tester", "-XAt", *words, "postgres", **options)
+            return run("psql", "-h", box.work, "-U", "tester", "-XAt", *words, "postgres",
+                       **options)
 
         os.makedirs(data)
         if as_user:

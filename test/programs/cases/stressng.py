@@ -5,8 +5,8 @@ SECONDS = 120
 def check(box):
     stress = box.need("stress-ng", "stress-ng")
     for extra in ([], ["--malloc-pthreads", "2"], ["--malloc-touch", "--malloc-trim"]):
-        result = box.run([stress, "--malloc", "2", "--malloc-ops", "400000", "--malloc-bytes", "64m",
-                          "--malloc-max", "4096", *extra, "--verify", "--timeout", "10",
+        result = box.run([stress, "--malloc", "2", "--malloc-ops", "400000", "--malloc-bytes",
+                          "64m", "--malloc-max", "4096", *extra, "--verify", "--timeout", "10",
                           "--seed", "7"], True, ok=None)
         if b"unrecognized option" in result.err + result.out:
             continue                            # older ones have fewer options
