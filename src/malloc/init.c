@@ -38,8 +38,9 @@ Q_PUBLIC const char *quire_version(void)
 /* Called from malloc.c, which also makes the linker take this file out of libquire.a. */
 void q_malloc_first(void)
 {
+    /* Relaxed: whoever comes first, it says the same. */
     if (q_slub_init())
-        quire_stat_page.serving = 1;
+        __atomic_store_n(&quire_stat_page.serving, 1, __ATOMIC_RELAXED);
 }
 
 static void fork_prepare(void)

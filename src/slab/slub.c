@@ -25,53 +25,6 @@
 #define PATIENCE_KEEP 256u /* from here on an empty current slab is kept */
 #define TICKS_PER_RECLAIM 256u
 
-static struct q_lock init_lock, spare_lock;
-static struct q_heap *spare; /* serves whoever has no heap */
-static _Atomic int ready;    /* 0 not yet, 1 ready, -1 impossible */
-
-bool q_slub_init(void)
-{
-    /* Acquire: pairs with the release below. */
-    int state = atomic_load_explicit(&ready, memory_order_acquire);
-
-    if (q_likely(state != 0))
-        return state > 0;
-    q_lock(&init_lock);
-    state = atomic_load_explicit(&ready, memory_order_relaxed);
-    if (state == 0) {
-        q_base_init();
-        q_opt_init();
-        q_sizeclass_init();
-        state = q_mem_init() && q_shared_init() ? 1 : -1;
-        atomic_store_explicit(&ready, state, memory_order_release);
-    }
-    q_unlock(&init_lock);
-    return state > 0;
-}
-
-/* The heap for callers without one; spare_lock held. */
-static struct q_heap *spare_heap(void)
-{
-    if (spare == NULL) {
-        struct q_heap *heap = q_meta_alloc(sizeof(*heap));
-
-        if (heap == NULL)
-            return NULL;
-        q_lock(&q_heap_lock);
-        uint32_t id = q_nr_heaps + 1;
-        if (id <= Q_MAX_HEAPS) {
-            heap->id = (uint16_t)id;
-            heap->live = heap->hooked = true; /* lives for ever, and belongs to no thread */
-            heap->tp = 0;
-            q_heaps[id] = heap;
-            atomic_store_explicit(&q_nr_heaps, id, memory_order_release);
-            spare = heap;
-        }
-        q_unlock(&q_heap_lock);
-    }
-    return spare;
-}
-
 /* Take what others freed into an owned slab. Returns how many objects. */
 uint32_t q_slub_collect(struct q_slab *s)
 {
@@ -308,18 +261,9 @@ static void *pop(struct q_heap *heap, unsigned cls)
     return o;
 }
 
-static void *alloc_from_spare(unsigned cls)
+void *q_heap_take(struct q_heap *heap, unsigned cls)
 {
-    void *p = NULL;
-
-    if (!q_slub_init())
-        return NULL;
-    q_lock(&spare_lock);
-    struct q_heap *heap = spare_heap();
-    if (heap != NULL && (heap->chain[cls] != NULL || refill(heap, cls)))
-        p = pop(heap, cls);
-    q_unlock(&spare_lock);
-    return p;
+    return heap->chain[cls] != NULL || refill(heap, cls) ? pop(heap, cls) : NULL;
 }
 
 /*
@@ -344,12 +288,11 @@ static Q_NOINLINE void *alloc_slowly(unsigned cls)
     void *p = NULL;
 
     if (q_unlikely(heap == NULL || heap->busy))
-        return alloc_from_spare(cls);
+        return q_spare_alloc(cls);
     q_heap_adopt_orphans();
     heap->busy = true;
     atomic_signal_fence(memory_order_seq_cst);
-    if (heap->chain[cls] != NULL || refill(heap, cls))
-        p = pop(heap, cls);
+    p = q_heap_take(heap, cls);
     tick(heap);
     atomic_signal_fence(memory_order_seq_cst);
     heap->busy = false;
@@ -487,31 +430,4 @@ void q_slub_trim(void)
     trim_heap(heap);
     atomic_signal_fence(memory_order_seq_cst);
     heap->busy = false;
-}
-
-void q_slub_fork_prepare(bool patient)
-{
-    q_lock_for_fork(&init_lock, patient);
-    q_lock_for_fork(&spare_lock, patient);
-    q_lock_for_fork(&q_heap_lock, patient);
-    if (atomic_load_explicit(&ready, memory_order_relaxed) > 0)
-        q_shared_lock_all(patient);
-}
-
-void q_slub_fork_parent(void)
-{
-    if (atomic_load_explicit(&ready, memory_order_relaxed) > 0)
-        q_shared_unlock_all(false);
-    q_unlock_for_fork(&q_heap_lock);
-    q_unlock_for_fork(&spare_lock);
-    q_unlock_for_fork(&init_lock);
-}
-
-void q_slub_fork_child(void)
-{
-    if (atomic_load_explicit(&ready, memory_order_relaxed) > 0)
-        q_shared_unlock_all(true);
-    q_lock_reset(&q_heap_lock);
-    q_lock_reset(&spare_lock);
-    q_lock_reset(&init_lock);
 }

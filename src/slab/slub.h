@@ -44,6 +44,12 @@ enum q_free_result q_slub_free(struct q_slab *s, void *p);
 /* The owner's countdown of slab s has come to 0. */
 void q_slub_countdown(struct q_slab *s);
 
+/* Inside the layer: an object for a thread without a heap, under the spare heap's lock. */
+void *q_spare_alloc(unsigned cls);
+
+/* Inside the layer, heap->busy set: pop an object, refilling the chain if need be; NULL: no memory. */
+void *q_heap_take(struct q_heap *heap, unsigned cls);
+
 /* Inside the layer, heap->busy set: take what others freed; the countdown of an owned slab is over. */
 uint32_t q_slub_collect(struct q_slab *s);
 void q_slub_count_down(struct q_heap *heap, struct q_slab *s);

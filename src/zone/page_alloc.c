@@ -136,7 +136,7 @@ struct q_page *q_zone_take(struct q_zone *zone, unsigned order, size_t nr, enum 
     size_t pfn = q_page_to_pfn(page), block = (size_t)1 << order;
     *zero = q_pageblock_taken(zone, pfn, nr);
     if (nr < block)
-        free_tail(zone, page + nr, block - nr, *zero);
+        free_tail(zone, page + nr, block - nr, (page->list & 1) != 0);
     zone->nr_alloc++;
     return page;
 }
@@ -148,7 +148,7 @@ void q_zone_give(struct q_zone *zone, struct q_page *page, size_t nr, size_t wri
     q_pageblock_freed(zone, pfn, nr, written);
     struct q_free_how how = {.mobility = q_pageblock_of(pfn)->mobility,
                              .fresh = written == 0,
-                             .to_tail = q_pageblock_mostly_free(pfn)};
+                             .to_tail = q_pageblock_to_tail(pfn)};
     q_buddy_free_range(&zone->buddy, page, pfn, nr, how);
     zone->nr_free_calls++;
 }

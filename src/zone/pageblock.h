@@ -36,6 +36,13 @@ Q_INLINE bool q_pageblock_mostly_free(size_t pfn)
     return q_pageblock_of(pfn)->nr_free > ((1u << q_pageblock_order()) / 2);
 }
 
+/* A wholly free block is as good as any, and the one that was used last is in cache. */
+Q_INLINE bool q_pageblock_to_tail(size_t pfn)
+{
+    return q_pageblock_mostly_free(pfn) &&
+           q_pageblock_of(pfn)->nr_free < (1u << q_pageblock_order());
+}
+
 Q_INLINE uint32_t q_now_ms(void)
 {
     return (uint32_t)(q_clock_coarse() / 1000000u);

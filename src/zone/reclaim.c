@@ -45,6 +45,10 @@ static void give_back(struct q_zone *zone, size_t pfn, size_t nr)
     size_t before = zone->nr_dirty, end = pfn + nr;
     q_pageblock_cleaned(zone, pfn, nr);
     zone->nr_given_back += before - zone->nr_dirty;
+    /* The head of a largest block may lie in the pageblock before. */
+    pfn = q_align_down(pfn, (size_t)1 << Q_MAX_ORDER);
+    if (q_pfn_to_page(pfn)->type != Q_PAGE_BUDDY || q_pfn_to_page(pfn)->order != Q_MAX_ORDER)
+        pfn = end - nr;
     while (pfn < end) {
         struct q_page *page = q_pfn_to_page(pfn);
         size_t len = page->type == Q_PAGE_BUDDY ? (size_t)1 << page->order : 1;
@@ -150,6 +154,7 @@ size_t q_reclaim_all(size_t keep_pages)
             reclaim_pass(zone, 0, 0, keep_pages, true, 0);
             reclaim_pass(zone, 0, 0, keep_pages, false, 0);
             given += zone->nr_given_back - before;
+            keep_pages -= q_min(zone->nr_dirty, keep_pages);
             q_unlock(&zone->lock);
         }
     }

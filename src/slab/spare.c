@@ -1,0 +1,95 @@
+/*
+ * spare.c - setting the allocator up, the heap of threads that have none, and
+ * this layer's locks across fork().
+ */
+#include "base/msg.h"
+#include "base/opt.h"
+#include "slab/slub.h"
+
+static struct q_lock init_lock, spare_lock;
+static struct q_heap *spare; /* serves whoever has no heap */
+static _Atomic int ready;    /* 0 not yet, 1 ready, -1 impossible */
+
+bool q_slub_init(void)
+{
+    /* Acquire: pairs with the release below. */
+    int state = atomic_load_explicit(&ready, memory_order_acquire);
+
+    if (q_likely(state != 0))
+        return state > 0;
+    q_lock(&init_lock);
+    state = atomic_load_explicit(&ready, memory_order_relaxed);
+    if (state == 0) {
+        q_base_init();
+        q_opt_init();
+        q_sizeclass_init();
+        state = q_mem_init() && q_shared_init() ? 1 : -1;
+        atomic_store_explicit(&ready, state, memory_order_release);
+    }
+    q_unlock(&init_lock);
+    return state > 0;
+}
+
+/* The heap for callers without one; spare_lock held. */
+static struct q_heap *spare_heap(void)
+{
+    if (spare == NULL) {
+        struct q_heap *heap = q_meta_alloc(sizeof(*heap));
+
+        if (heap == NULL)
+            return NULL;
+        q_lock(&q_heap_lock);
+        uint32_t id = q_nr_heaps + 1;
+        if (id <= Q_MAX_HEAPS) {
+            heap->id = (uint16_t)id;
+            heap->live = heap->hooked = true; /* lives for ever, and belongs to no thread */
+            heap->tp = 0;
+            q_heaps[id] = heap;
+            atomic_store_explicit(&q_nr_heaps, id, memory_order_release);
+            spare = heap;
+        }
+        q_unlock(&q_heap_lock);
+    }
+    return spare;
+}
+
+void *q_spare_alloc(unsigned cls)
+{
+    void *p = NULL;
+
+    if (!q_slub_init())
+        return NULL;
+    q_lock(&spare_lock);
+    struct q_heap *heap = spare_heap();
+    if (heap != NULL)
+        p = q_heap_take(heap, cls);
+    q_unlock(&spare_lock);
+    return p;
+}
+
+void q_slub_fork_prepare(bool patient)
+{
+    q_lock_for_fork(&init_lock, patient);
+    q_lock_for_fork(&spare_lock, patient);
+    q_lock_for_fork(&q_heap_lock, patient);
+    if (atomic_load_explicit(&ready, memory_order_relaxed) > 0)
+        q_shared_lock_all(patient);
+}
+
+void q_slub_fork_parent(void)
+{
+    if (atomic_load_explicit(&ready, memory_order_relaxed) > 0)
+        q_shared_unlock_all(false);
+    q_unlock_for_fork(&q_heap_lock);
+    q_unlock_for_fork(&spare_lock);
+    q_unlock_for_fork(&init_lock);
+}
+
+void q_slub_fork_child(void)
+{
+    if (atomic_load_explicit(&ready, memory_order_relaxed) > 0)
+        q_shared_unlock_all(true);
+    q_lock_reset(&q_heap_lock);
+    q_lock_reset(&spare_lock);
+    q_lock_reset(&init_lock);
+}
