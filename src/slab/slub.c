@@ -319,7 +319,8 @@ void *q_slub_alloc(unsigned cls)
 static void current_countdown(struct q_heap *heap, struct q_slab *s, bool trim)
 {
     struct q_bin *bin = &heap->bin[s->cls];
-    struct q_object *chain = heap->chain[s->cls];
+    /* Taken in one instruction: a signal handler may pop from it. Put back where it stays. */
+    struct q_object *chain = __atomic_exchange_n(&heap->chain[s->cls], NULL, __ATOMIC_RELAXED);
     uint32_t waiting = q_chain_length(chain), used, live;
 
     q_slub_collect(s);
@@ -329,12 +330,12 @@ static void current_countdown(struct q_heap *heap, struct q_slab *s, bool trim)
         /* It empties again and again because it is in use: leave it. */
         s->used = used + 1;
         s->debt = -1;
+        heap->chain[s->cls] = chain;
         return;
     }
     if (bin->patience < PATIENCE_MAX)
         bin->patience *= 4;
     if (live == 0) {
-        heap->chain[s->cls] = NULL;
         bin->current = NULL;
         s->flags = 0;
         destroy_owned(heap, s);
@@ -345,8 +346,6 @@ static void current_countdown(struct q_heap *heap, struct q_slab *s, bool trim)
         struct q_object *last = chain;
         while (last->next != NULL)
             last = last->next;
-        heap->chain[s->cls] = NULL;
-        atomic_signal_fence(memory_order_seq_cst);
         last->next = s->freelist;
         s->freelist = chain;
         bin->handed -= waiting;

@@ -8,7 +8,7 @@
 
 static struct q_lock init_lock, spare_lock;
 static struct q_heap *spare; /* serves whoever has no heap */
-static _Atomic int ready;    /* 0 not yet, 1 ready, -1 impossible */
+static _Atomic int ready;    /* 1 once everything is set up */
 
 bool q_slub_init(void)
 {
@@ -20,10 +20,15 @@ bool q_slub_init(void)
     q_lock(&init_lock);
     state = atomic_load_explicit(&ready, memory_order_relaxed);
     if (state == 0) {
+        static bool options_read;
+
         q_base_init();
-        q_opt_init();
+        if (!options_read)
+            q_opt_init();
+        options_read = true;
         q_sizeclass_init();
-        state = q_mem_init() && q_shared_init() ? 1 : -1;
+        /* What failed for want of memory is tried again by the next allocation. */
+        state = q_mem_init() && q_shared_init();
         atomic_store_explicit(&ready, state, memory_order_release);
     }
     q_unlock(&init_lock);

@@ -183,6 +183,8 @@ static void build_zonelists(struct q_node *node)
             if (!taken[nid] && (best == Q_MAX_NODES || q_topology.distance[node->nid][nid] <
                                                            q_topology.distance[node->nid][best]))
                 best = nid;
+        if (best == Q_MAX_NODES)
+            break;
         taken[best] = true;
         for (unsigned type = 0; type < Q_NR_ZONES; type++) {
             node->zonelist[type][at] = &q_nodes[best]->zones[type];
@@ -241,6 +243,7 @@ bool q_mem_init(void)
     bool flat_first = q_opt.model == Q_MODEL_FLAT ||
                       (q_opt.model == Q_MODEL_AUTO && !address_space_limited());
 
+    q_mem = (struct q_mem){0}; /* an earlier try may have failed half-way */
     q_topology_init(q_meta_alloc);
     read_thp_mode();
     if (!(flat_first && init_window()) && !init_sparse())

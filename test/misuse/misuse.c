@@ -172,14 +172,6 @@ static void *inside_aligned(size_t alignment, size_t size, size_t offset)
     return (char *)noted_object(live_aligned(alignment, size), size) + offset;
 }
 
-/* The first address behind an object whose neighbours were never handed out. */
-static void *past_the_end(size_t size)
-{
-    char *p = live(size);
-
-    return p + malloc_usable_size(p);
-}
-
 static void *freed(size_t size)
 {
     void *p = live(size);
