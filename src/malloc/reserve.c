@@ -116,6 +116,8 @@ void q_reserve_free(void *p)
     int i = find_mapping(p);
 
     if (i >= 0) {
+        /* Nobody may find the address here once the kernel can give it to somebody else. */
+        atomic_store_explicit(&mapping[i].addr, 1, memory_order_relaxed);
         q_munmap(mapping[i].base, mapping[i].mapped);
         atomic_store_explicit(&mapping[i].addr, 0, memory_order_release);
         return;
