@@ -83,7 +83,8 @@ void *q_alloc(size_t n, size_t align, bool zero)
     if (q_unlikely(q_heap == &q_heap_none))
         q_malloc_first();
     void *p = q_slub_init() ? alloc_anywhere(n, align, zero) : NULL;
-    q_free_postponed();
+    if (q_unlikely(q_any_postponed()))
+        q_free_postponed();
     q_leave();
     return q_likely(p != NULL) ? p : q_enomem();
 }

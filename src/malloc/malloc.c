@@ -19,19 +19,23 @@
 static Q_NOINLINE void *malloc_refill(size_t n)
 {
     struct q_heap *heap = q_heap;
-    bool table = n <= Q_TABLE_MAX && q_likely(heap != &q_heap_none);
+    bool table = n <= Q_TABLE_MAX;
     void *p;
 
     if (q_interrupted()) {
         p = q_reserve_alloc(n, 16);
         return p != NULL ? p : q_enomem();
     }
-    q_enter();
-    if (q_unlikely(heap == &q_heap_none))
+    if (q_unlikely(heap == &q_heap_none)) {
+        q_enter(); /* there is no heap yet whose `busy` could say so */
         q_malloc_first();
-    p = q_slub_alloc(table ? heap->class_of[n] : q_heap_class(heap, n));
-    q_free_postponed();
-    q_leave();
+        p = q_slub_alloc(q_heap_class(heap, n));
+        q_leave();
+    } else {
+        p = q_slub_alloc(table ? heap->class_of[n] : q_heap_class(heap, n));
+    }
+    if (q_unlikely(q_any_postponed()))
+        q_free_postponed();
     return q_likely(p != NULL) ? p : q_enomem();
 }
 

@@ -17,7 +17,7 @@ static char region[REGION_BYTES] __attribute__((aligned(4096)));
 /* Live objects in the upper half, bytes given out in the lower. */
 static _Atomic uint64_t state;
 
-static struct q_object *_Atomic postponed;
+struct q_object *_Atomic q_postponed;
 
 /* Objects too large for the region, or that came when it was full. */
 static struct {
@@ -134,21 +134,19 @@ void q_reserve_free(void *p)
 
 void q_free_later(void *p)
 {
-    struct q_object *o = p, *old = atomic_load_explicit(&postponed, memory_order_relaxed);
+    struct q_object *o = p, *old = atomic_load_explicit(&q_postponed, memory_order_relaxed);
 
     do {
         o->next = old;
         /* Release: the link before the object can be seen. */
-    } while (!atomic_compare_exchange_weak_explicit(&postponed, &old, o, memory_order_release,
+    } while (!atomic_compare_exchange_weak_explicit(&q_postponed, &old, o, memory_order_release,
                                                     memory_order_relaxed));
 }
 
 void q_free_postponed(void)
 {
-    if (q_likely(atomic_load_explicit(&postponed, memory_order_relaxed) == NULL))
-        return;
     /* Acquire: the links. Taken whole, so no ABA. */
-    struct q_object *o = atomic_exchange_explicit(&postponed, NULL, memory_order_acquire);
+    struct q_object *o = atomic_exchange_explicit(&q_postponed, NULL, memory_order_acquire);
 
     while (o != NULL) {
         struct q_object *next = o->next;

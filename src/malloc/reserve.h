@@ -30,7 +30,14 @@ size_t q_reserve_size(const void *p);
 void q_reserve_free(void *p);
 
 /* Put an object that is not ours to free now onto the list; free what is on the list. */
+extern struct q_object *_Atomic q_postponed __attribute__((visibility("hidden")));
 void q_free_later(void *p);
 void q_free_postponed(void);
+
+Q_INLINE bool q_any_postponed(void)
+{
+    /* Relaxed: q_free_postponed() acquires what it takes. */
+    return atomic_load_explicit(&q_postponed, memory_order_relaxed) != NULL;
+}
 
 #endif

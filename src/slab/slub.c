@@ -24,6 +24,7 @@
 #define HOT_BYTES (32u << 10)
 #define PATIENCE_KEEP 256u /* from here on an empty current slab is kept */
 #define TICKS_PER_RECLAIM 256u
+#define TICKS_PER_DECAY 16u
 
 /* Take what others freed into an owned slab. Returns how many objects. */
 uint32_t q_slub_collect(struct q_slab *s)
@@ -85,7 +86,7 @@ Q_INLINE void hand_out_freelist(struct q_heap *heap, struct q_slab *s)
 /* Objects that a class may have on its chain before it stops carving more only because it is busy. */
 Q_INLINE uint32_t hot_chain(unsigned cls)
 {
-    return HOT_BYTES / q_classes[cls].size;
+    return (uint32_t)q_max(HOT_BYTES / q_classes[cls].size, 8);
 }
 
 /* More objects from an owned slab; false: it is full. */
@@ -239,7 +240,9 @@ static Q_NOINLINE void do_tick(struct q_heap *heap)
     heap->ticks = TICKS_PER_RECLAIM;
     for (unsigned i = 0; i < Q_NR_BATCHES; i++)
         q_batch_flush(heap, &heap->batch[i]);
-    for (unsigned c = 0; c < Q_NR_CLASSES; c++)
+    /* Patience wears off, slowly: a class that is no longer busy may give its slab back. */
+    bool decay = ++heap->nr_ticks % TICKS_PER_DECAY == 0;
+    for (unsigned c = 0; decay && c < Q_NR_CLASSES; c++)
         if (heap->bin[c].patience > PATIENCE_KEEP / 4)
             heap->bin[c].patience = PATIENCE_KEEP / 4;
     reap_told(heap);
