@@ -107,8 +107,8 @@ def times_to_try(count, whole):
     at = 1
     while at <= count:
         times.append(at)
-        if len(times) >= 8:
-            step = max(step + 1, step * 5 // 4)
+        if len(times) >= 4:
+            step *= 2
         at += step
     return times
 
