@@ -357,7 +357,8 @@ static void current_countdown(struct q_heap *heap, struct q_slab *s, bool trim)
         return;
     }
     s->used = live;
-    s->debt = (uint16_t)(used - live);
+    s->debt = (int16_t)(used - live);
+    heap->chain[s->cls] = chain;
 }
 
 void q_slub_count_down(struct q_heap *heap, struct q_slab *s)
