@@ -339,7 +339,6 @@ static struct q_page *try_slab(unsigned *written)
 
         if (page != NULL) {
             page->nr = 1u << order;
-            page->order = (uint8_t)order;
             /* Release: the type is what makes other threads look at the slab's descriptor. */
             __atomic_store_n(&page->type, Q_PAGE_SLAB, __ATOMIC_RELEASE);
             return page;

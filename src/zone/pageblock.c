@@ -125,11 +125,15 @@ bool q_pageblock_next_dirty(size_t *pfn, size_t *nr)
     while (at < end) {
         struct q_page *page = q_pfn_to_page(at);
 
-        if (page->type != Q_PAGE_BUDDY) {
+        /* Relaxed: a slab and a per-CPU block may change into each other meanwhile; both are skipped. */
+        uint8_t type = __atomic_load_n(&page->type, __ATOMIC_RELAXED);
+
+        if (type != Q_PAGE_BUDDY) {
             /* Skip what is in use: a block's head says its length; unused frames one by one. */
-            size_t skip = page->type == Q_PAGE_RUN || page->type == Q_PAGE_SLAB ? page->nr
-                          : page->type == Q_PAGE_PCP ? (size_t)1 << page->order
-                                                     : 1;
+            size_t skip = type == Q_PAGE_RUN    ? page->nr
+                          : type == Q_PAGE_SLAB ? (size_t)1 << q_slab_order()
+                          : type == Q_PAGE_PCP  ? (size_t)1 << page->order
+                                                : 1;
             at += skip > 0 ? skip : 1;
             continue;
         }

@@ -55,8 +55,9 @@ static struct q_page *pop_hot(struct q_pcp *pcp, unsigned order)
 
 static void push(struct q_pcp *pcp, struct q_page *page, unsigned order, unsigned written, bool hot)
 {
-    page->type = Q_PAGE_PCP;
     page->order = (uint8_t)order;
+    /* Relaxed: see q_pageblock_next_dirty(), which looks without this lock. */
+    __atomic_store_n(&page->type, Q_PAGE_PCP, __ATOMIC_RELAXED);
     page->nr = written;
     if (hot)
         q_list_add(&pcp->list[order], &page->lru);
