@@ -107,7 +107,7 @@ def write_golden(path, compiler, counts):
 class Counter:
     def __init__(self, program, library, folder):
         self.program = os.path.realpath(program)
-        self.library = library
+        self.preload = library
         self.folder = folder
         self.environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C",
                             "HOME": folder}
@@ -116,17 +116,17 @@ class Counter:
     def _prove(self):
         """The allocator's object file, once malloc is shown to be bound to it."""
         variables = {**self.environment, **prove.variables(self.folder)}
-        if self.library:
-            variables["LD_PRELOAD"] = self.library
+        if self.preload:
+            variables["LD_PRELOAD"] = self.preload
         subprocess.run([self.program, "pair-32", "10"], env=variables, check=True)
         found = prove.read_bindings(self.folder)
-        prove.check(found, self.library)
-        return os.path.realpath(self.library or prove.libc_of(found))
+        prove.check(found, self.preload)
+        return os.path.realpath(self.preload or prove.libc_of(found))
 
     def costs(self, name, loops):
         """Instructions (in the library, in other libraries) of one run."""
         out, maps = (os.path.join(self.folder, name) for name in ("callgrind.out", "maps"))
-        callgrind.run([self.program, name, str(loops), maps], self.library, out, self.environment)
+        callgrind.run([self.program, name, str(loops), maps], self.preload, out, self.environment)
         ranges = callgrind.mapped_ranges(maps, self.wanted)
         if not ranges:
             raise callgrind.CallgrindError(f"{self.wanted} was not mapped under valgrind")

@@ -73,7 +73,7 @@ class Runner:
         command = [options.inject, "--report", str(write_end)]
         if options.object:
             command += ["--in", options.object]
-        command += [*inject_arguments, "--", "/usr/bin/env", f"LD_PRELOAD={options.library}",
+        command += [*inject_arguments, "--", "/usr/bin/env", f"LD_PRELOAD={options.lib}",
                     f"QUIRE_CONF={conf}", options.workload, str(nulls), "fork"]
         process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
@@ -139,7 +139,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("inject", help="the built inject program")
     parser.add_argument("workload", help="the built workload program")
-    parser.add_argument("library", help="the library to preload")
+    parser.add_argument("lib", metavar="library", help="the library to preload")
     parser.add_argument("--in", dest="object",
                         help="the mapped file whose system calls are meant (default: the library)")
     parser.add_argument("--whole", action="store_true", help="every time of every call")
@@ -148,7 +148,7 @@ def main():
                         help="allocations that one failed call may make fail (default: 2)")
     options = parser.parse_args()
     if options.object is None:
-        options.object = os.path.basename(os.path.realpath(options.library))
+        options.object = os.path.basename(os.path.realpath(options.lib))
     runner = Runner(options)
 
     status, said, counts, _ = runner.run([], 0)
