@@ -132,28 +132,40 @@ static void add_to_batch(struct q_heap *heap, struct q_slab *s, struct q_object 
         q_batch_flush(heap, b);
 }
 
-/* Is o on the list that starts at `list`? The list may change under our eyes, so every step is checked. */
+/*
+ * Is o on the list that starts at `list`? The list may change under our eyes,
+ * if it is the remote word's, so every step is checked.
+ */
 static bool on_list(const struct q_slab *s, const struct q_object *list, const struct q_object *o)
 {
-    const char *start = q_slab_start(s);
+    uintptr_t start = (uintptr_t)q_slab_start(s), at = (uintptr_t)list;
+    uint32_t carved = __atomic_load_n(&s->carved, __ATOMIC_RELAXED);
 
-    for (uint32_t n = 0; list != NULL && n <= s->carved; n++) {
-        if ((uintptr_t)list - (uintptr_t)start >= Q_SLAB_SIZE || ((uintptr_t)list & 15) != 0)
+    for (uint32_t n = 0; at != 0 && n <= carved; n++) {
+        if (at - start >= Q_SLAB_SIZE || (at & 15) != 0)
             return false;
-        if (list == o)
+        if (at == (uintptr_t)o)
             return true;
-        list = list->next;
+        at = q_racy_read((const uint64_t *)at);
     }
     return false;
 }
 
-static bool in_a_batch(const struct q_slab *s, const struct q_object *o)
+/*
+ * The same for the remote word's list, which counts only if it was there all
+ * the while: whoever gets an object of a list that was taken may write what
+ * looks like a link.
+ */
+static bool on_remote_list(struct q_slab *s, const struct q_object *o)
 {
-    uint32_t nr = atomic_load_explicit(&q_nr_heaps, memory_order_acquire);
+    for (int tries = 0; tries < 16; tries++) {
+        /* Acquire: the links of the objects on the list. */
+        uint64_t w = atomic_load_explicit(&s->remote, memory_order_acquire);
 
-    for (uint32_t id = 1; id <= nr; id++) {
-        const struct q_batch *b = &q_heaps[id]->batch[s->number % Q_NR_BATCHES];
-        if (b->slab == s && on_list(s, b->head, o))
+        if (!on_list(s, q_remote_head(s, w), o))
+            return false;
+        atomic_thread_fence(memory_order_acquire); /* the links are read before the word again */
+        if (atomic_load_explicit(&s->remote, memory_order_relaxed) == w)
             return true;
     }
     return false;
@@ -163,17 +175,18 @@ bool q_slub_is_free(struct q_slab *s, const void *p)
 {
     const struct q_object *o = p;
     const struct q_heap *heap = q_heap;
+    const struct q_batch *b = &heap->batch[s->number % Q_NR_BATCHES];
     uint32_t k = (uint32_t)((size_t)((const char *)p - q_slab_start(s)) / q_slab_class(s)->size);
-    uint64_t w = atomic_load_explicit(&s->remote, memory_order_acquire);
 
     /* The key of this epoch, or of an earlier one while the object waits on a chain. */
     if (o->key != q_slab_key(s, k) && (s->flags & Q_SLAB_CURRENT) == 0)
         return false;
     if (o->key - q_slab_key(s, k) + s->epoch >= q_slab_class(s)->excess)
         return false;
-    if (on_list(s, q_remote_head(s, w), o) || in_a_batch(s, o))
+    if ((b->slab == s && on_list(s, b->head, o)) || on_remote_list(s, o))
         return true;
-    if (q_remote_owner(w) == 0 || q_remote_owner(w) != heap->id)
+    uint16_t owner = q_remote_owner(atomic_load_explicit(&s->remote, memory_order_relaxed));
+    if (owner == 0 || owner != heap->id)
         return false;
     return on_list(s, s->freelist, o) ||
            ((s->flags & Q_SLAB_CURRENT) != 0 && on_list(s, heap->chain[s->cls], o));

@@ -270,22 +270,24 @@ static void strand(struct q_heap *heap)
     }
 }
 
-static bool orphans; /* a forked child has not looked at the others' heaps yet */
+static void disarm_all(struct q_heap *heap)
+{
+    for (unsigned c = 0; c < Q_NR_CLASSES; c++) {
+        if (heap->bin[c].current != NULL)
+            q_slab_disarm(heap->bin[c].current);
+        for (uint32_t n = heap->bin[c].partial; n != 0; n = q_slab_at(n)->next)
+            q_slab_disarm(q_slab_at(n));
+    }
+}
+
+/* Some heap is an orphan: its thread did not survive the fork, and nobody has taken its slabs over. */
+static _Atomic bool orphans;
 
 void q_heap_after_fork(void)
 {
-    orphans = true;
-    if (q_heap != &q_heap_none)
-        q_heap->ticks = 1; /* so that the next refill takes the slow path */
-}
-
-void q_heap_adopt_orphans(void)
-{
     struct q_heap *mine = q_heap;
+    bool any = false;
 
-    if (q_likely(!orphans))
-        return;
-    orphans = false;
     for (uint32_t id = 1; id <= q_nr_heaps; id++) {
         struct q_heap *heap = q_heaps[id];
 
@@ -295,7 +297,33 @@ void q_heap_adopt_orphans(void)
             strand(heap);
             continue;
         }
+        disarm_all(heap);
+        heap->orphan = any = true;
+    }
+    /* Relaxed: there is one thread. */
+    if (any)
+        atomic_store_explicit(&orphans, true, memory_order_relaxed);
+    if (mine != &q_heap_none)
+        mine->ticks = 1; /* so that the next refill takes the slow path */
+}
+
+void q_heap_adopt_orphans(void)
+{
+    /* Relaxed: whoever reads true was started after the fork. Several may; one of them does the work. */
+    if (q_likely(!atomic_load_explicit(&orphans, memory_order_relaxed)) ||
+        !atomic_exchange_explicit(&orphans, false, memory_order_relaxed))
+        return;
+    for (uint32_t id = 1; id <= q_nr_heaps; id++) {
+        struct q_heap *heap = q_heaps[id];
+
+        if (!heap->orphan)
+            continue;
+        heap->orphan = false;
+        heap->busy = true; /* for the child of another fork, now */
+        atomic_signal_fence(memory_order_seq_cst);
         drop_all(heap);
+        atomic_signal_fence(memory_order_seq_cst);
+        heap->busy = false;
         recycle(heap);
     }
 }

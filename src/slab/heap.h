@@ -61,6 +61,7 @@ struct q_heap {
     bool live;      /* belongs to a running thread */
     bool busy;      /* see above */
     bool hooked;    /* the thread's end will be noticed */
+    bool orphan;    /* its thread is gone: forked away from; see q_heap_after_fork() */
     uintptr_t tp;   /* the owner's thread pointer */
     struct q_heap *next_free;
     uint32_t nr_partial; /* slabs on all partial lists */
@@ -112,10 +113,12 @@ void q_heap_exit(struct q_heap *heap);
 void q_heap_hook_threads(void);
 
 /*
- * In a forked child: heaps of threads that are gone become adoptable. What
- * was in the middle of a change is left as it is: lost, but whole. Most
- * children exec at once, so the work waits until the child's first refill
- * or first new thread (q_heap_adopt_orphans, which does nothing elsewhere).
+ * In a forked child: the heaps of all threads but the one that forked become
+ * orphans. Their slabs are disarmed at once, because a new thread may get
+ * the thread pointer of one that is gone. What was in the middle of a change
+ * is left as it is: lost, but whole. The rest of the work, making what the
+ * orphans own available, waits until the child's first refill or first new
+ * thread (q_heap_adopt_orphans), because most children exec soon.
  */
 void q_heap_after_fork(void);
 void q_heap_adopt_orphans(void);

@@ -389,8 +389,8 @@ void q_slub_countdown(struct q_slab *s)
 {
     struct q_heap *heap = q_heap;
 
-    if (q_unlikely(heap->busy)) {
-        /* A signal handler inside the slow path: look again at the next free, if one can come. */
+    if (q_interrupted()) {
+        /* A signal handler inside the allocator: look again at the next free, if one can come. */
         if (s->debt > 0) {
             s->used = 1;
             s->debt--;
