@@ -31,10 +31,10 @@ _Noreturn void q_die(const char *fmt, ...) __attribute__((format(printf, 1, 2)))
  * Invariants. q_assert() costs nothing in release builds; with -Dchecks=true
  * it ends the program with the place and the text of what did not hold.
  */
-#define q_assert(cond)                                                                            \
-    do {                                                                                          \
-        if (Q_CHECKS && q_unlikely(!(cond)))                                                      \
-            q_die("%s:%d: invariant does not hold: %s", __FILE__, __LINE__, #cond);               \
+#define q_assert(cond)                                                                             \
+    do {                                                                                           \
+        if (Q_CHECKS && q_unlikely(!(cond)))                                                       \
+            q_die("%s:%d: invariant does not hold: %s", __FILE__, __LINE__, #cond);                \
     } while (0)
 
 #endif

@@ -99,8 +99,8 @@ Q_PUBLIC void free_sized(void *p, size_t n)
     size_t have = q_usable(p, "free_sized");
     if (have == 0)
         return;
-    bool fits = have <= Q_SMALL_MAX ? have <= 32 || n > have / 2
-                                    : q_align_up(n, q_page_size()) == have;
+    bool fits =
+        have <= Q_SMALL_MAX ? have <= 32 || n > have / 2 : q_align_up(n, q_page_size()) == have;
     if (n > have || !fits) {
         q_misuse_size("free_sized", p, n, have);
         return;

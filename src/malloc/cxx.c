@@ -17,7 +17,8 @@
 
 typedef void (*new_handler)(void);
 
-extern new_handler std_get_new_handler(void) __asm__("_ZSt15get_new_handlerv") __attribute__((weak));
+extern new_handler std_get_new_handler(void) __asm__("_ZSt15get_new_handlerv")
+    __attribute__((weak));
 extern void std_throw_bad_alloc(void) __asm__("_ZSt17__throw_bad_allocv") __attribute__((weak));
 
 /* No memory: false to give up, true to try once more. */
@@ -79,6 +80,7 @@ DELETE(_ZdaPvmSt11align_val_t)(void *p, size_t n, size_t align);
 DELETE(_ZdlPvSt11align_val_tRKSt9nothrow_t)(void *p, size_t align, const void *tag);
 DELETE(_ZdaPvSt11align_val_tRKSt9nothrow_t)(void *p, size_t align, const void *tag);
 
+/* clang-format off: a table */
 NEW(_Znwm)(size_t n) { return new_plain(n); }
 NEW(_Znam)(size_t n) { return new_plain(n); }
 NEW(_ZnwmSt11align_val_t)(size_t n, size_t align) { return new_aligned(n, align); }
@@ -97,3 +99,4 @@ DELETE(_ZdlPvmSt11align_val_t)(void *p, size_t n, size_t align) { free(p); }
 DELETE(_ZdaPvmSt11align_val_t)(void *p, size_t n, size_t align) { free(p); }
 DELETE(_ZdlPvSt11align_val_tRKSt9nothrow_t)(void *p, size_t align, const void *tag) { free(p); }
 DELETE(_ZdaPvSt11align_val_tRKSt9nothrow_t)(void *p, size_t align, const void *tag) { free(p); }
+/* clang-format on */

@@ -127,8 +127,8 @@ Q_PUBLIC int malloc_info(int options, FILE *out)
     for (unsigned c = 0; c < Q_NR_CLASSES; c++)
         if (st.cls[c].slabs > 0)
             fprintf(out, "  <size from=\"%u\" to=\"%u\" total=\"%zu\" count=\"%zu\"/>\n",
-                    q_classes[c].size, q_classes[c].size,
-                    st.cls[c].free * q_classes[c].size, st.cls[c].free);
+                    q_classes[c].size, q_classes[c].size, st.cls[c].free * q_classes[c].size,
+                    st.cls[c].free);
     fprintf(out, "</sizes>\n<total type=\"fast\" count=\"0\" size=\"0\"/>\n");
     fprintf(out, "<total type=\"rest\" count=\"%zu\" size=\"%zu\"/>\n", st.slab_free_objs,
             st.slab_free_bytes);
@@ -136,7 +136,8 @@ Q_PUBLIC int malloc_info(int options, FILE *out)
             st.large.bytes);
     fprintf(out, "<system type=\"current\" size=\"%zu\"/>\n<system type=\"max\" size=\"%zu\"/>\n",
             st.mapped_bytes + st.large.bytes, st.mapped_bytes + st.large.bytes);
-    fprintf(out, "<aspace type=\"total\" size=\"%zu\"/>\n<aspace type=\"mprotect\" size=\"%zu\"/>\n",
+    fprintf(out,
+            "<aspace type=\"total\" size=\"%zu\"/>\n<aspace type=\"mprotect\" size=\"%zu\"/>\n",
             st.mapped_bytes, st.mapped_bytes);
     fprintf(out, "</heap>\n</malloc>\n");
     return 0;

@@ -20,8 +20,9 @@
 
 #define STRINGIFY2(x) #x
 #define STRINGIFY(x) STRINGIFY2(x)
-#define VERSION_STRING \
-    STRINGIFY(QUIRE_VERSION_MAJOR) "." STRINGIFY(QUIRE_VERSION_MINOR) "." STRINGIFY(QUIRE_VERSION_PATCH)
+#define VERSION_STRING                                                                             \
+    STRINGIFY(QUIRE_VERSION_MAJOR)                                                                 \
+    "." STRINGIFY(QUIRE_VERSION_MINOR) "." STRINGIFY(QUIRE_VERSION_PATCH)
 
 Q_PUBLIC struct quire_stat_page quire_stat_page = {
     .magic = QUIRE_STAT_MAGIC,

@@ -59,7 +59,8 @@ static void *alloc_anywhere(size_t n, size_t align, bool zero)
 {
     void *p;
 
-    unsigned cls = align <= 16 && n <= Q_SMALL_MAX ? q_heap_class(q_heap, n) : q_class_aligned(n, align);
+    unsigned cls =
+        align <= 16 && n <= Q_SMALL_MAX ? q_heap_class(q_heap, n) : q_class_aligned(n, align);
     if (cls < Q_NR_CLASSES) {
         p = q_slub_pop(cls);
         if (p != NULL && zero)

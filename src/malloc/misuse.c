@@ -20,13 +20,15 @@ static void describe_in_slab(struct q_buf *b, struct q_slab *s, const char *p)
     const char *object = p - off % size;
 
     if (off / size >= s->carved)
-        q_buf_printf(b, "not on an object boundary (memory for objects of size %zu, never handed out)",
+        q_buf_printf(b,
+                     "not on an object boundary (memory for objects of size %zu, never handed out)",
                      size);
     else if (q_slub_is_free(s, object) && object == p)
         q_buf_printf(b, "already free (object of size %zu)", size);
     else if (q_slub_is_free(s, object))
-        q_buf_printf(b, "not on an object boundary: inside a free object of size %zu at %p (offset %zu)",
-                     size, (const void *)object, off % size);
+        q_buf_printf(
+            b, "not on an object boundary: inside a free object of size %zu at %p (offset %zu)",
+            size, (const void *)object, off % size);
     else
         q_buf_printf(b, "inside a live object of size %zu at %p (offset %zu)", size,
                      (const void *)object, off % size);

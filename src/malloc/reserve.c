@@ -62,9 +62,9 @@ static void *from_mapping(size_t n, size_t align)
         mapping[i].mapped = bytes;
         mapping[i].bytes = n;
         uint32_t seen = atomic_load_explicit(&nr_mappings, memory_order_relaxed);
-        while (seen <= i && !atomic_compare_exchange_weak_explicit(
-                                &nr_mappings, &seen, i + 1, memory_order_relaxed,
-                                memory_order_relaxed))
+        while (seen <= i &&
+               !atomic_compare_exchange_weak_explicit(&nr_mappings, &seen, i + 1,
+                                                      memory_order_relaxed, memory_order_relaxed))
             ;
         /* Release: whoever finds the address sees the rest. */
         atomic_store_explicit(&mapping[i].addr, object, memory_order_release);

@@ -16,11 +16,11 @@
 #include "base/types.h"
 
 struct q_topology {
-    unsigned nr_cpus;                 /* possible CPUs: the highest number plus one */
-    unsigned nr_nodes;                /* nodes with memory that we may use, at least 1 */
-    bool bind;                        /* memory is bound to its node with mbind */
-    uint16_t kernel_id[Q_MAX_NODES];  /* nid -> the kernel's number */
-    uint8_t *cpu_nid;                 /* CPU -> nid; NULL while there is one node */
+    unsigned nr_cpus;                           /* possible CPUs: the highest number plus one */
+    unsigned nr_nodes;                          /* nodes with memory that we may use, at least 1 */
+    bool bind;                                  /* memory is bound to its node with mbind */
+    uint16_t kernel_id[Q_MAX_NODES];            /* nid -> the kernel's number */
+    uint8_t *cpu_nid;                           /* CPU -> nid; NULL while there is one node */
     uint8_t distance[Q_MAX_NODES][Q_MAX_NODES]; /* 10 is local, as in ACPI's SLIT */
 };
 

@@ -85,8 +85,9 @@ static void push_remote(struct q_slab *s, struct q_object *head, struct q_object
         tail->next = q_remote_head(s, w);
         now = q_remote_make(s, w, head, total, owner);
         /* A hint: the owner's counter may change under our eyes. */
-        bool tell = owner != 0 && (w & Q_REMOTE_WARNED) == 0 &&
-                    2 * total >= __atomic_load_n(&s->used, __ATOMIC_RELAXED) + (uint32_t)(int32_t)s->debt;
+        bool tell =
+            owner != 0 && (w & Q_REMOTE_WARNED) == 0 &&
+            2 * total >= __atomic_load_n(&s->used, __ATOMIC_RELAXED) + (uint32_t)(int32_t)s->debt;
         if (tell)
             now |= Q_REMOTE_WARNED;
         uint32_t carved = __atomic_load_n(&s->carved, __ATOMIC_RELAXED);
@@ -192,7 +193,8 @@ bool q_slub_is_free(struct q_slab *s, const void *p)
            ((s->flags & Q_SLAB_CURRENT) != 0 && on_list(s, heap->chain[s->cls], o));
 }
 
-static enum q_free_result free_busy(struct q_heap *heap, struct q_slab *s, struct q_object *o, uint32_t k)
+static enum q_free_result free_busy(struct q_heap *heap, struct q_slab *s, struct q_object *o,
+                                    uint32_t k)
 {
     uint64_t w = atomic_load_explicit(&s->remote, memory_order_acquire);
 

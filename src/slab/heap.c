@@ -64,7 +64,8 @@ void q_heap_refine(struct q_heap *heap, unsigned cls)
     if (cls == 0 || (heap->coarse >> (cls - 1) & 1) == 0)
         return;
     heap->coarse &= ~(1ull << (cls - 1));
-    for (size_t n = q_classes[cls - 2].size + 1; n <= q_min(q_classes[cls - 1].size, Q_TABLE_MAX); n++)
+    for (size_t n = q_classes[cls - 2].size + 1; n <= q_min(q_classes[cls - 1].size, Q_TABLE_MAX);
+         n++)
         heap->class_of[n] = (uint8_t)(cls - 1);
 }
 

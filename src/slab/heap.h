@@ -43,7 +43,7 @@ struct q_bin {
     uint32_t slabs;    /* slabs this heap has made of the class and not given back: its growth */
     uint32_t patience; /* frees to let pass before looking whether `current` is empty */
     uint32_t pad;
-    uint64_t handed;   /* objects moved to the chain, ever */
+    uint64_t handed; /* objects moved to the chain, ever */
 };
 
 struct q_heap {
@@ -56,23 +56,24 @@ struct q_heap {
     uint32_t next_guest;
     uint32_t ticks; /* refills until the next look at rare work */
     uint32_t nr_ticks;
-    uint16_t id;    /* 1..Q_MAX_HEAPS */
-    bool fast;      /* free() may use the test of slab.h for this heap's slabs */
-    bool live;      /* belongs to a running thread */
-    bool busy;      /* see above */
-    bool hooked;    /* the thread's end will be noticed */
-    bool orphan;    /* its thread is gone: forked away from; see q_heap_after_fork() */
-    uintptr_t tp;   /* the owner's thread pointer */
+    uint16_t id;  /* 1..Q_MAX_HEAPS */
+    bool fast;    /* free() may use the test of slab.h for this heap's slabs */
+    bool live;    /* belongs to a running thread */
+    bool busy;    /* see above */
+    bool hooked;  /* the thread's end will be noticed */
+    bool orphan;  /* its thread is gone: forked away from; see q_heap_after_fork() */
+    uintptr_t tp; /* the owner's thread pointer */
     struct q_heap *next_free;
-    uint32_t nr_partial; /* slabs on all partial lists */
+    uint32_t nr_partial;   /* slabs on all partial lists */
     _Atomic uint32_t told; /* slabs of ours that others saw to be empty */
-    uint64_t exited;  /* times this heap changed hands */
+    uint64_t exited;       /* times this heap changed hands */
 };
 
 extern struct q_heap q_heap_none;
 
 /* The calling thread's heap. Initial-exec: one load, and never a call into libc. */
-extern __thread struct q_heap *q_heap __attribute__((tls_model("initial-exec"), visibility("hidden")));
+extern __thread struct q_heap *q_heap
+    __attribute__((tls_model("initial-exec"), visibility("hidden")));
 
 /* How deep this thread is in code that takes locks on behalf of malloc's callers. */
 extern __thread unsigned q_inside __attribute__((tls_model("initial-exec"), visibility("hidden")));

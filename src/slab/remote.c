@@ -100,8 +100,8 @@ void q_shared_put(struct q_slab *s, struct q_object *list, uint32_t nr)
     do {
         if (last != NULL)
             last->next = q_remote_head(s, w);
-        now = q_remote_make(s, w, list != NULL ? list : q_remote_head(s, w),
-                            nr + q_remote_count(w), 0);
+        now = q_remote_make(s, w, list != NULL ? list : q_remote_head(s, w), nr + q_remote_count(w),
+                            0);
         now = (now | Q_REMOTE_SHARED) & ~Q_REMOTE_WARNED;
         /* Release: whoever takes the slab sees its lists and counters. Acquire: the objects that others freed. */
     } while (!atomic_compare_exchange_weak_explicit(&s->remote, &w, now, memory_order_acq_rel,

@@ -75,19 +75,19 @@ struct q_object {
 };
 
 struct q_slab {
-    uint64_t tag;               /* owner writes; others may read it at any time */
-    uint64_t mult;              /* class constant */
-    uint64_t span;              /* carved * excess while owned with fast path, else 0 */
-    struct q_object *freelist;  /* owner only */
-    uint32_t used;              /* owner only: local frees until the slow path looks */
-    int16_t debt;               /* owner only */
-    uint16_t epoch;             /* owner writes */
-    _Atomic uint64_t remote;    /* see remote.h */
-    uint32_t next, prev;        /* slab numbers on the owner's or node's list; 0 ends it */
-    uint32_t number;            /* own number: pfn >> slab order, plus 1 */
-    uint16_t carved;            /* objects that were ever handed out; owner writes */
-    uint8_t cls;                /* class */
-    uint8_t flags;              /* Q_SLAB_* ; owner only, or the list's lock */
+    uint64_t tag;              /* owner writes; others may read it at any time */
+    uint64_t mult;             /* class constant */
+    uint64_t span;             /* carved * excess while owned with fast path, else 0 */
+    struct q_object *freelist; /* owner only */
+    uint32_t used;             /* owner only: local frees until the slow path looks */
+    int16_t debt;              /* owner only */
+    uint16_t epoch;            /* owner writes */
+    _Atomic uint64_t remote;   /* see remote.h */
+    uint32_t next, prev;       /* slab numbers on the owner's or node's list; 0 ends it */
+    uint32_t number;           /* own number: pfn >> slab order, plus 1 */
+    uint16_t carved;           /* objects that were ever handed out; owner writes */
+    uint8_t cls;               /* class */
+    uint8_t flags;             /* Q_SLAB_* ; owner only, or the list's lock */
 };
 
 _Static_assert(sizeof(struct q_slab) == 1 << Q_SLAB_DESC_SHIFT, "found by a shift");
@@ -134,8 +134,9 @@ Q_INLINE uint32_t q_slab_used(const struct q_slab *s)
 /* The slab that may hold p, found without asking whether p is quire's at all. */
 Q_INLINE struct q_slab *q_slab_guess(const void *p)
 {
-    return (struct q_slab *)(q_lookup.slabs + (((uintptr_t)p >> (Q_SLAB_SHIFT - Q_SLAB_DESC_SHIFT)) &
-                                               q_lookup.mask));
+    return (
+        struct q_slab *)(q_lookup.slabs +
+                         (((uintptr_t)p >> (Q_SLAB_SHIFT - Q_SLAB_DESC_SHIFT)) & q_lookup.mask));
 }
 
 /* The test above. True: p is an object of a slab that the calling thread owns; *key is its key. */

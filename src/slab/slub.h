@@ -33,9 +33,9 @@ Q_INLINE void *q_slub_pop(unsigned cls)
 
 enum q_free_result {
     Q_FREED,
-    Q_FREE_INTERIOR,   /* inside an object, or between the objects of a slab */
-    Q_FREE_TWICE,      /* already free */
-    Q_FREE_NOT_OURS,   /* no such slab */
+    Q_FREE_INTERIOR, /* inside an object, or between the objects of a slab */
+    Q_FREE_TWICE,    /* already free */
+    Q_FREE_NOT_OURS, /* no such slab */
 };
 
 /* Free an object of a slab, whoever owns it. Anything but Q_FREED means that nothing was changed. */

@@ -16,8 +16,8 @@
 static const struct {
     const char *name;
     uint32_t to;
-} groups[] = {{"1..64", 64},     {"65..256", 256},   {"257..1K", 1024},
-              {"1K..8K", 8192}, {"8K..32K", 32768}};
+} groups[] = {
+    {"1..64", 64}, {"65..256", 256}, {"257..1K", 1024}, {"1K..8K", 8192}, {"8K..32K", 32768}};
 
 static void read_name(char out[32])
 {
@@ -125,13 +125,12 @@ static void print_zones(struct q_buf *b)
                 left_out++;
                 continue;
             }
-            q_buf_printf(b, "  %-6u %-9s %9s %8s %9s %10s %8s\n", q_topology.kernel_id[nid],
-                         q_zone_names[type],
-                         human(present, (seen - q_min(seen, nr_free)) << q_page_shift),
-                         human(unused, nr_free << q_page_shift),
-                         human(dirty, z->nr_dirty << q_page_shift),
-                         human(back, z->nr_given_back << q_page_shift),
-                         human(huge, z->nr_huge_blocks * Q_PAGEBLOCK_SIZE));
+            q_buf_printf(
+                b, "  %-6u %-9s %9s %8s %9s %10s %8s\n", q_topology.kernel_id[nid],
+                q_zone_names[type], human(present, (seen - q_min(seen, nr_free)) << q_page_shift),
+                human(unused, nr_free << q_page_shift), human(dirty, z->nr_dirty << q_page_shift),
+                human(back, z->nr_given_back << q_page_shift),
+                human(huge, z->nr_huge_blocks * Q_PAGEBLOCK_SIZE));
         }
     }
     if (left_out > 0)

@@ -81,7 +81,8 @@ static bool reserve_arrays(size_t max_pages)
 {
     size_t slabs = q_align_up((max_pages >> q_slab_order()) << Q_SLAB_DESC_SHIFT, GUARD);
     size_t map = q_align_up(max_pages * sizeof(struct q_page), GUARD);
-    size_t blocks = q_align_up((max_pages >> q_pageblock_order()) * sizeof(struct q_pageblock), GUARD);
+    size_t blocks =
+        q_align_up((max_pages >> q_pageblock_order()) * sizeof(struct q_pageblock), GUARD);
     char *p = reserve(slabs + map + blocks + 4 * GUARD, GUARD);
 
     if (p == NULL)
@@ -113,7 +114,8 @@ static size_t wanted_window(void)
 
 static bool init_window(void)
 {
-    size_t least = q_opt.window != 0 || q_opt.model == Q_MODEL_FLAT ? 4 * q_max_block_size() : WINDOW_MIN;
+    size_t least =
+        q_opt.window != 0 || q_opt.model == Q_MODEL_FLAT ? 4 * q_max_block_size() : WINDOW_MIN;
 
     least <<= q_ceil_log2(q_topology.nr_nodes);
     for (size_t size = wanted_window(); size >= least; size /= 2) {
@@ -143,7 +145,7 @@ static bool init_sparse(void)
     if (getrlimit(RLIMIT_AS, &as) == 0 && as.rlim_cur != RLIM_INFINITY)
         size = q_min(size, (size_t)1 << q_ceil_log2(as.rlim_cur));
     for (; size >= q_max_block_size(); size /= 2) {
-        size_t sections = size / q_max_block_size(), hash = 2 * sections;
+        size_t sections = size >> (Q_MAX_ORDER + q_page_shift), hash = 2 * sections;
 
         if (!reserve_arrays(size >> q_page_shift))
             continue;
@@ -240,8 +242,8 @@ static bool address_space_limited(void)
 
 bool q_mem_init(void)
 {
-    bool flat_first = q_opt.model == Q_MODEL_FLAT ||
-                      (q_opt.model == Q_MODEL_AUTO && !address_space_limited());
+    bool flat_first =
+        q_opt.model == Q_MODEL_FLAT || (q_opt.model == Q_MODEL_AUTO && !address_space_limited());
 
     q_mem = (struct q_mem){0}; /* an earlier try may have failed half-way */
     q_topology_init(q_meta_alloc);

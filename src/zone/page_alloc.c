@@ -192,7 +192,8 @@ static struct q_page *try_on(unsigned nid, q_gfp_t gfp, unsigned order, size_t n
 
     if (heap_is_small(nid))
         gfp &= ~(Q_GFP_MOVABLE | Q_GFP_RECLAIMABLE);
-    struct q_zone **list = q_nodes[nid]->zonelist[gfp & Q_GFP_MOVABLE ? Q_ZONE_MOVABLE : Q_ZONE_NORMAL];
+    struct q_zone **list =
+        q_nodes[nid]->zonelist[gfp & Q_GFP_MOVABLE ? Q_ZONE_MOVABLE : Q_ZONE_NORMAL];
 
     if (!q_charge(nr))
         return NULL;
@@ -285,7 +286,8 @@ void q_shrink_run(struct q_page *page, size_t nr)
  */
 static bool behind_is_free(const struct q_page *page, size_t from, size_t to)
 {
-    size_t pfn = q_page_to_pfn(page), limit = q_align_down(pfn, (size_t)1 << Q_MAX_ORDER) + ((size_t)1 << Q_MAX_ORDER);
+    size_t pfn = q_page_to_pfn(page),
+           limit = q_align_down(pfn, (size_t)1 << Q_MAX_ORDER) + ((size_t)1 << Q_MAX_ORDER);
 
     if (pfn + to > limit)
         return false;

@@ -75,8 +75,7 @@ static void refill(struct q_zone *zone, struct q_pcp *pcp, unsigned order)
     pcp->misses++;
     q_lock(&zone->lock);
     for (unsigned i = 0; i < batch; i++) {
-        struct q_page *page =
-            q_zone_take(zone, order, (size_t)1 << order, Q_UNMOVABLE, &zero);
+        struct q_page *page = q_zone_take(zone, order, (size_t)1 << order, Q_UNMOVABLE, &zero);
 
         if (page == NULL)
             break;

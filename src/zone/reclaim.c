@@ -6,10 +6,11 @@
 #include "zone/page_alloc.h"
 #include "zone/pageblock.h"
 
-#define TICK_MS 50u            /* at most one look in this time */
-#define BLOCKS_PER_TICK 64u    /* bounds the time under the lock */
+#define TICK_MS 50u         /* at most one look in this time */
+#define BLOCKS_PER_TICK 64u /* bounds the time under the lock */
 #define HUGE_FROM_BYTES ((size_t)64 << 20)
-#define EAGER_BYTES ((size_t)2 << 20)  /* the least that free memory may amount to before it goes at once */
+#define EAGER_BYTES                                                                                \
+    ((size_t)2 << 20) /* the least that free memory may amount to before it goes at once */
 #define PART_MIN_BYTES ((size_t)64 << 10) /* smaller pieces are not worth a system call */
 
 /* Pages that a zone may keep resident for its next needs. */
@@ -184,7 +185,8 @@ void q_zone_want_huge(struct q_zone *zone, size_t pfn)
         return;
     if (q_madvise(q_pfn_to_virt(pfn), q_max_block_size(), MADV_HUGEPAGE) != 0)
         return;
-    for (size_t p = pfn; p < pfn + ((size_t)1 << Q_MAX_ORDER); p += (size_t)1 << q_pageblock_order())
+    for (size_t p = pfn; p < pfn + ((size_t)1 << Q_MAX_ORDER);
+         p += (size_t)1 << q_pageblock_order())
         q_pageblock_of(p)->huge = 1;
     zone->nr_huge_blocks += (size_t)1 << (Q_MAX_ORDER - q_pageblock_order());
 }

@@ -61,7 +61,8 @@ static void remove_slot(size_t at)
 {
     stat.blocks--;
     stat.bytes -= table[at].bytes;
-    for (size_t next = (at + 1) % TABLE_SIZE; table[next].addr != 0; next = (next + 1) % TABLE_SIZE) {
+    for (size_t next = (at + 1) % TABLE_SIZE; table[next].addr != 0;
+         next = (next + 1) % TABLE_SIZE) {
         size_t home = home_slot(table[next].addr);
 
         if ((next - home) % TABLE_SIZE >= (next - at) % TABLE_SIZE) {
@@ -87,9 +88,9 @@ static bool take_cached(size_t bytes, size_t align, void **addr, size_t *have)
             continue;
         }
         bool fits = cache[i].bytes >= bytes, best_fits = cache[best].bytes >= bytes;
-        if (fits != best_fits ? fits
-                              : (fits ? cache[i].bytes < cache[best].bytes
-                                      : cache[i].bytes > cache[best].bytes))
+        if (fits != best_fits
+                ? fits
+                : (fits ? cache[i].bytes < cache[best].bytes : cache[i].bytes > cache[best].bytes))
             best = i;
     }
     if (best < 0)
@@ -225,7 +226,8 @@ bool q_vfree(void *p)
     bytes = table[at].bytes;
     remove_slot(at);
     size_t in_use = atomic_load_explicit(&q_pages_in_use, memory_order_relaxed) << q_page_shift;
-    if (stat.cached_bytes + bytes <= q_min(in_use / CACHE_SHARE, CACHE_BYTES) && q_opt.decay_ms > 0) {
+    if (stat.cached_bytes + bytes <= q_min(in_use / CACHE_SHARE, CACHE_BYTES) &&
+        q_opt.decay_ms > 0) {
         cache_put(p, bytes, &out, &out_bytes);
     } else {
         out = p;
