@@ -80,71 +80,24 @@ DELETE(_ZdaPvmSt11align_val_t)(void *p, size_t n, size_t align);
 DELETE(_ZdlPvSt11align_val_tRKSt9nothrow_t)(void *p, size_t align, const void *tag);
 DELETE(_ZdaPvSt11align_val_tRKSt9nothrow_t)(void *p, size_t align, const void *tag);
 
-/* clang-format off: a table */
-NEW(_Znwm)(size_t n)
-{
-    return new_plain(n);
-}
-NEW(_Znam)(size_t n)
-{
-    return new_plain(n);
-}
-NEW(_ZnwmSt11align_val_t)(size_t n, size_t align)
-{
-    return new_aligned(n, align);
-}
-NEW(_ZnamSt11align_val_t)(size_t n, size_t align)
-{
-    return new_aligned(n, align);
-}
+/* A table. */
+/* clang-format off */
+NEW(_Znwm)(size_t n) { return new_plain(n); }
+NEW(_Znam)(size_t n) { return new_plain(n); }
+NEW(_ZnwmSt11align_val_t)(size_t n, size_t align) { return new_aligned(n, align); }
+NEW(_ZnamSt11align_val_t)(size_t n, size_t align) { return new_aligned(n, align); }
 
 /* The size and alignment given to delete are not needed: the slab knows. */
-DELETE(_ZdlPv)(void *p)
-{
-    free(p);
-}
-DELETE(_ZdaPv)(void *p)
-{
-    free(p);
-}
-DELETE(_ZdlPvm)(void *p, size_t n)
-{
-    free(p);
-}
-DELETE(_ZdaPvm)(void *p, size_t n)
-{
-    free(p);
-}
-DELETE(_ZdlPvRKSt9nothrow_t)(void *p, const void *tag)
-{
-    free(p);
-}
-DELETE(_ZdaPvRKSt9nothrow_t)(void *p, const void *tag)
-{
-    free(p);
-}
-DELETE(_ZdlPvSt11align_val_t)(void *p, size_t align)
-{
-    free(p);
-}
-DELETE(_ZdaPvSt11align_val_t)(void *p, size_t align)
-{
-    free(p);
-}
-DELETE(_ZdlPvmSt11align_val_t)(void *p, size_t n, size_t align)
-{
-    free(p);
-}
-DELETE(_ZdaPvmSt11align_val_t)(void *p, size_t n, size_t align)
-{
-    free(p);
-}
-DELETE(_ZdlPvSt11align_val_tRKSt9nothrow_t)(void *p, size_t align, const void *tag)
-{
-    free(p);
-}
-DELETE(_ZdaPvSt11align_val_tRKSt9nothrow_t)(void *p, size_t align, const void *tag)
-{
-    free(p);
-}
+DELETE(_ZdlPv)(void *p) { free(p); }
+DELETE(_ZdaPv)(void *p) { free(p); }
+DELETE(_ZdlPvm)(void *p, size_t n) { free(p); }
+DELETE(_ZdaPvm)(void *p, size_t n) { free(p); }
+DELETE(_ZdlPvRKSt9nothrow_t)(void *p, const void *tag) { free(p); }
+DELETE(_ZdaPvRKSt9nothrow_t)(void *p, const void *tag) { free(p); }
+DELETE(_ZdlPvSt11align_val_t)(void *p, size_t align) { free(p); }
+DELETE(_ZdaPvSt11align_val_t)(void *p, size_t align) { free(p); }
+DELETE(_ZdlPvmSt11align_val_t)(void *p, size_t n, size_t align) { free(p); }
+DELETE(_ZdaPvmSt11align_val_t)(void *p, size_t n, size_t align) { free(p); }
+DELETE(_ZdlPvSt11align_val_tRKSt9nothrow_t)(void *p, size_t align, const void *tag) { free(p); }
+DELETE(_ZdaPvSt11align_val_tRKSt9nothrow_t)(void *p, size_t align, const void *tag) { free(p); }
 /* clang-format on */
