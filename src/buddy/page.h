@@ -40,6 +40,7 @@ enum q_mobility {
     Q_UNMOVABLE,   /* addresses are held by the program: slabs */
     Q_MOVABLE,     /* large runs, in the movable zone */
     Q_RECLAIMABLE, /* may be dropped on demand */
+    Q_SPARSE,      /* slabs that stay nearly empty: most of their pages are never touched */
     Q_NR_MOBILITIES,
 };
 

@@ -165,8 +165,8 @@ static bool on_remote_list(struct q_slab *s, const struct q_object *o)
 
         if (!on_list(s, q_remote_head(s, w), o))
             return false;
-        atomic_thread_fence(memory_order_acquire); /* the links are read before the word again */
-        if (atomic_load_explicit(&s->remote, memory_order_relaxed) == w)
+        /* Release, so a write that changes nothing: the links were read before it. */
+        if (atomic_fetch_add_explicit(&s->remote, 0, memory_order_release) == w)
             return true;
     }
     return false;

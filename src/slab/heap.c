@@ -47,11 +47,11 @@ static bool tp_is_apart(uintptr_t tp)
     return true;
 }
 
-/* Every second class of each doubling serves the sizes of the one below it, too. */
+/* Every second class serves the sizes of the one below it, too. */
 static void set_coarse(struct q_heap *heap)
 {
     heap->coarse = 0;
-    for (unsigned c = Q_FIRST_SPACED; c < Q_LAST_SPACED; c += 2)
+    for (unsigned c = 0; c < Q_LAST_SPACED; c += 2)
         heap->coarse |= 1ull << c;
     for (size_t n = 0; n <= Q_TABLE_MAX; n++)
         heap->class_of[n] = (uint8_t)q_heap_class(heap, n);
@@ -64,8 +64,8 @@ void q_heap_refine(struct q_heap *heap, unsigned cls)
     if (cls == 0 || (heap->coarse >> (cls - 1) & 1) == 0)
         return;
     heap->coarse &= ~(1ull << (cls - 1));
-    for (size_t n = q_classes[cls - 2].size + 1; n <= q_min(q_classes[cls - 1].size, Q_TABLE_MAX);
-         n++)
+    size_t from = cls >= 2 ? q_classes[cls - 2].size + 1 : 0;
+    for (size_t n = from; n <= q_min(q_classes[cls - 1].size, Q_TABLE_MAX); n++)
         heap->class_of[n] = (uint8_t)(cls - 1);
 }
 

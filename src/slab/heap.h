@@ -10,7 +10,8 @@
  *
  * A young heap uses every second class only: each class in use costs a page,
  * and a thread with few objects would pay that many times over. Once a class
- * has grown to a few slabs, the one below it is opened (q_heap_refine).
+ * holds so much that rounding up costs more than that, the one below it is
+ * opened (q_heap_refine).
  *
  * Only the owning thread touches a heap, but for `told` and, after the
  * thread's end, whoever adopts it. While `busy` is set its lists may be in
@@ -27,7 +28,7 @@
 #include "slab/remote.h"
 
 #define Q_NR_BATCHES 8
-#define Q_NR_GUESTS 16
+#define Q_NR_GUESTS 4
 #define Q_MAX_HEAPS 65535
 
 /* Objects freed here that belong to one slab of another heap. */

@@ -23,10 +23,28 @@ struct q_slab *q_slab_of(const void *p)
     return s->number != 0 ? s : NULL;
 }
 
-struct q_slab *q_slab_create(unsigned cls)
+/* Pages that slabs of each class were seen to fill, lately. A hint: threads may write at once. */
+static uint8_t usual[Q_NR_CLASSES];
+
+static unsigned usual_pages(unsigned cls)
 {
-    unsigned written;
-    struct q_page *page = q_alloc_slab_pages(&written);
+    return __atomic_load_n(&usual[cls], __ATOMIC_RELAXED);
+}
+
+/* Up at once, down by and by. */
+static void learn_usual(unsigned cls, unsigned pages)
+{
+    unsigned u = usual_pages(cls);
+
+    u = pages >= u ? pages : u - (u - pages + 3) / 4;
+    __atomic_store_n(&usual[cls], (uint8_t)u, __ATOMIC_RELAXED);
+}
+
+struct q_slab *q_slab_create(unsigned cls, bool first)
+{
+    /* The first slab of a thread's class may remain nearly empty, later ones will not. */
+    unsigned want = first ? usual_pages(cls) : Q_SLAB_SIZE >> q_page_shift, written;
+    struct q_page *page = q_alloc_slab_pages((unsigned)q_max(want, 1), &written);
 
     if (page == NULL)
         return NULL;
@@ -65,6 +83,7 @@ void q_slab_destroy(struct q_slab *s)
 
     q_assert((s->flags & (Q_SLAB_PARTIAL | Q_SLAB_CURRENT)) == 0);
     atomic_fetch_sub_explicit(&q_pages_carved, carved_pages(s), memory_order_relaxed);
+    learn_usual(s->cls, carved_pages(s));
     q_slab_disarm(s);
     s->number = 0;
     q_free_slab_pages(page, written);

@@ -161,8 +161,11 @@ Q_INLINE uint64_t q_slab_key(const struct q_slab *s, uint32_t k)
 /* The slab of an address that is quire's: NULL unless it lies in a slab in use. */
 struct q_slab *q_slab_of(const void *p);
 
-/* Make a slab of 64 KiB from the page layer for class cls, with nothing carved. NULL: no memory. */
-struct q_slab *q_slab_create(unsigned cls);
+/*
+ * Make a slab of 64 KiB from the page layer for class cls, with nothing
+ * carved. `first`: the caller has no other of the class. NULL: no memory.
+ */
+struct q_slab *q_slab_create(unsigned cls, bool first);
 
 /* Give an empty slab, on no list and owned by nobody else, back to the page layer. */
 void q_slab_destroy(struct q_slab *s);

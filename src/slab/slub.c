@@ -20,7 +20,7 @@
 #include "zone/vmalloc.h"
 
 #define PATIENCE_MAX 4096u
-#define REFINE_SLABS 3u /* of a class, and the class below it is opened */
+#define REFINE_WASTE (8u << 10) /* about two pages: what a class that is hardly used costs */
 #define HOT_BYTES (32u << 10)
 #define PATIENCE_KEEP 256u /* from here on an empty current slab is kept */
 #define TICKS_PER_RECLAIM 256u
@@ -89,6 +89,21 @@ Q_INLINE uint32_t hot_chain(unsigned cls)
     return (uint32_t)q_max(HOT_BYTES / q_classes[cls].size, 8);
 }
 
+/*
+ * Open the class below once serving its sizes from this one may waste more
+ * than the pages of another class would cost.
+ */
+static void consider_refining(struct q_heap *heap, const struct q_slab *s)
+{
+    unsigned cls = s->cls;
+
+    if (cls == 0 || (heap->coarse >> (cls - 1) & 1) == 0)
+        return;
+    uint32_t wider = q_classes[cls].size - q_classes[cls - 1].size;
+    if (heap->bin[cls].slabs > 1 || s->carved * wider >= REFINE_WASTE)
+        q_heap_refine(heap, cls);
+}
+
 /* More objects from an owned slab; false: it is full. */
 static bool refill_from(struct q_heap *heap, struct q_slab *s)
 {
@@ -106,6 +121,7 @@ static bool refill_from(struct q_heap *heap, struct q_slab *s)
     struct q_object *list = q_slab_carve(s, ahead, &nr);
     if (list == NULL)
         return false;
+    consider_refining(heap, s);
     if (s->freelist != NULL) {
         /* A class that comes back for more all the time gets a longer chain. */
         struct q_object *last = list;
@@ -197,15 +213,14 @@ static struct q_slab *next_slab(struct q_heap *heap, unsigned cls)
     }
     s = q_shared_take(cls, heap->id, false);
     if (s == NULL) {
-        s = q_slab_create(cls);
+        s = q_slab_create(cls, heap->bin[cls].slabs == 0);
         if (s == NULL) {
             s = q_shared_take(cls, heap->id, true);
             if (s != NULL)
                 q_slab_arm(s, heap->tp, heap->fast);
             return s;
         }
-        if (++heap->bin[cls].slabs == REFINE_SLABS)
-            q_heap_refine(heap, cls);
+        heap->bin[cls].slabs++;
         uint64_t w = q_remote_with_home(q_remote_make(s, 0, NULL, 0, heap->id), heap->id);
         atomic_store_explicit(&s->remote, w, memory_order_release);
     }

@@ -52,16 +52,21 @@ struct q_pageblock {
 };
 _Static_assert(sizeof(struct q_pageblock) == 128, "two cache lines");
 
-/* Free blocks of one CPU, by order up to that of a slab. Hot: just freed, in cache and resident. */
+/*
+ * Free blocks of one CPU, by order up to that of a slab, those of sparse
+ * pageblocks apart. Hot: just freed, in cache and resident.
+ */
 #define Q_PCP_ORDERS 5
+#define Q_NR_PCP_KINDS 2
 
 struct q_pcp {
     struct q_lock lock;
-    uint32_t high;   /* pages above which blocks return to the buddy lists */
+    uint32_t high;   /* weight above which blocks return to the buddy lists */
+    uint32_t weight; /* of the lists: resident pages, and one for each block */
     uint32_t count;  /* pages in the lists */
     uint32_t misses; /* refills since high was last looked at */
     uint64_t stamp_ms;
-    struct q_list list[Q_PCP_ORDERS]; /* head hot, tail cold */
+    struct q_list list[Q_NR_PCP_KINDS][Q_PCP_ORDERS]; /* head hot, tail cold */
 } __attribute__((aligned(2 * Q_CACHELINE)));
 
 struct q_zone {

@@ -69,6 +69,8 @@ static bool steal_whole(struct q_zone *zone, enum q_mobility mobility)
         if (page == NULL)
             continue;
         size_t pfn = q_page_to_pfn(page), end = pfn + ((size_t)1 << page->order);
+        if (mobility == Q_SPARSE && q_pageblock_of(pfn)->huge)
+            continue; /* would become resident as a whole */
         q_buddy_retype(&zone->buddy, page, mobility);
         for (; pfn < end; pfn += (size_t)1 << q_pageblock_order())
             q_pageblock_of(pfn)->mobility = (uint8_t)mobility;
@@ -107,7 +109,8 @@ static bool cut_frontier(struct q_zone *zone, enum q_mobility mobility)
         block->mobility = (uint8_t)mobility;
         block->nr_free = (uint16_t)(1u << q_pageblock_order());
     }
-    q_zone_want_huge(zone, pfn);
+    if (mobility != Q_SPARSE)
+        q_zone_want_huge(zone, pfn);
     struct q_free_how how = {.mobility = (uint8_t)mobility, .fresh = true};
     q_buddy_free(&zone->buddy, q_pfn_to_page(pfn), pfn, Q_MAX_ORDER, how);
     zone->frontier = end;
@@ -124,7 +127,7 @@ static void free_tail(struct q_zone *zone, struct q_page *page, size_t nr, bool 
 }
 
 struct q_page *q_zone_take(struct q_zone *zone, unsigned order, size_t nr, enum q_mobility mobility,
-                           bool *zero)
+                           size_t *written)
 {
     struct q_page *page;
 
@@ -134,7 +137,7 @@ struct q_page *q_zone_take(struct q_zone *zone, unsigned order, size_t nr, enum 
             return NULL;
     }
     size_t pfn = q_page_to_pfn(page), block = (size_t)1 << order;
-    *zero = q_pageblock_taken(zone, pfn, nr);
+    *written = q_pageblock_taken(zone, pfn, nr);
     if (nr < block)
         free_tail(zone, page + nr, block - nr, (page->list & 1) != 0);
     zone->nr_alloc++;
@@ -188,7 +191,7 @@ static bool last_resort(void)
 /* Walk the zonelist of a node once; on success the run's head is filled in. */
 static struct q_page *try_on(unsigned nid, q_gfp_t gfp, unsigned order, size_t nr)
 {
-    bool zero = false;
+    size_t written = 0;
 
     if (heap_is_small(nid))
         gfp &= ~(Q_GFP_MOVABLE | Q_GFP_RECLAIMABLE);
@@ -203,7 +206,7 @@ static struct q_page *try_on(unsigned nid, q_gfp_t gfp, unsigned order, size_t n
         if ((gfp & Q_GFP_THISNODE) != 0 && zone->nid != nid)
             break;
         q_lock(&zone->lock);
-        struct q_page *page = q_zone_take(zone, order, nr, mobility_of(gfp), &zero);
+        struct q_page *page = q_zone_take(zone, order, nr, mobility_of(gfp), &written);
         q_zone_tick(zone);
         if (page != NULL) {
             page->type = Q_PAGE_RUN;
@@ -212,8 +215,8 @@ static struct q_page *try_on(unsigned nid, q_gfp_t gfp, unsigned order, size_t n
         }
         q_unlock(&zone->lock);
         if (page != NULL) {
-            if ((gfp & Q_GFP_ZERO) != 0 && !zero)
-                memset(q_page_address(page), 0, nr << q_page_shift);
+            if ((gfp & Q_GFP_ZERO) != 0)
+                memset(q_page_address(page), 0, written << q_page_shift);
             return page;
         }
     }
@@ -330,14 +333,14 @@ bool q_grow_run(struct q_page *page, size_t nr)
     return ok;
 }
 
-static struct q_page *try_slab(unsigned *written)
+static struct q_page *try_slab(unsigned want, unsigned *written)
 {
     unsigned nid = q_this_nid(), order = q_slab_order();
 
     if (!q_charge((size_t)1 << order))
         return NULL;
     for (struct q_zone **list = q_nodes[nid]->zonelist[Q_ZONE_NORMAL]; *list != NULL; list++) {
-        struct q_page *page = q_pcp_alloc(*list, order, written);
+        struct q_page *page = q_pcp_alloc(*list, order, want, written);
 
         if (page != NULL) {
             page->nr = 1u << order;
@@ -350,11 +353,11 @@ static struct q_page *try_slab(unsigned *written)
     return NULL;
 }
 
-struct q_page *q_alloc_slab_pages(unsigned *written)
+struct q_page *q_alloc_slab_pages(unsigned want, unsigned *written)
 {
-    struct q_page *page = try_slab(written);
+    struct q_page *page = try_slab(want, written);
 
-    return page == NULL && last_resort() ? try_slab(written) : page;
+    return page == NULL && last_resort() ? try_slab(want, written) : page;
 }
 
 void q_free_slab_pages(struct q_page *page, unsigned written)

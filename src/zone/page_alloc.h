@@ -41,11 +41,12 @@ void q_shrink_run(struct q_page *page, size_t nr);
 bool q_grow_run(struct q_page *page, size_t nr);
 
 /*
- * Slabs: blocks of the slab order through the per-CPU lists. *written says
- * how many leading pages may be resident already. On freeing, `written`
- * leading pages may hold data.
+ * Slabs: blocks of the slab order through the per-CPU lists. `want` says how
+ * many leading pages the caller will soon fill: of the blocks at hand it gets
+ * the one that has just as many resident. *written says how many that may
+ * be. On freeing, `written` leading pages may hold data.
  */
-struct q_page *q_alloc_slab_pages(unsigned *written);
+struct q_page *q_alloc_slab_pages(unsigned want, unsigned *written);
 void q_free_slab_pages(struct q_page *page, unsigned written);
 
 /* Pages given out now, over all zones, and the configured limit on them and on own mappings. */
@@ -58,13 +59,16 @@ extern _Atomic size_t q_pages_carved;
 bool q_charge(size_t pages);
 void q_uncharge(size_t pages);
 
-/* Inside the layer: take from / give to the buddy lists of one zone, zone->lock held. */
+/*
+ * Inside the layer: take from / give to the buddy lists of one zone, zone->lock
+ * held. *written: pages up to the last one that may hold something.
+ */
 struct q_page *q_zone_take(struct q_zone *zone, unsigned order, size_t nr, enum q_mobility mobility,
-                           bool *zero);
+                           size_t *written);
 void q_zone_give(struct q_zone *zone, struct q_page *page, size_t nr, size_t written);
 
 /* Inside the layer: per-CPU lists. */
-struct q_page *q_pcp_alloc(struct q_zone *zone, unsigned order, unsigned *written);
+struct q_page *q_pcp_alloc(struct q_zone *zone, unsigned order, unsigned want, unsigned *written);
 void q_pcp_free(struct q_zone *zone, struct q_page *page, unsigned order, unsigned written);
 bool q_pcp_drain(struct q_zone *zone); /* true where there was something */
 

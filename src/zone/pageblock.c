@@ -92,20 +92,34 @@ void q_pageblock_freed(struct q_zone *zone, size_t pfn, size_t nr, size_t writte
     }
 }
 
-bool q_pageblock_taken(struct q_zone *zone, size_t pfn, size_t nr)
+/* Pages of the stretch up to the last written one. */
+static unsigned written_end(const struct span *s)
 {
-    bool zero = true;
+    for (unsigned w = last_word(s) + 1; w-- > first_word(s);) {
+        uint64_t bits = s->block->written[w] & span_mask(s, w);
+
+        if (bits != 0)
+            return w * 64 + q_fls(bits) + 1 - s->first;
+    }
+    return 0;
+}
+
+size_t q_pageblock_taken(struct q_zone *zone, size_t pfn, size_t nr)
+{
+    size_t start = pfn, end = 0;
 
     while (nr > 0) {
+        size_t at = pfn - start;
         struct span s = next_span(&pfn, &nr);
         unsigned written = count_written(&s);
 
         q_assert(s.block->nr_free >= s.nr);
         s.block->nr_free = (uint16_t)(s.block->nr_free - s.nr);
         change_dirty(zone, s.block, -(int)written);
-        zero &= written == 0;
+        if (written > 0)
+            end = at + written_end(&s);
     }
-    return zero;
+    return end;
 }
 
 void q_pageblock_cleaned(struct q_zone *zone, size_t pfn, size_t nr)

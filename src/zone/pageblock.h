@@ -21,8 +21,8 @@
  */
 void q_pageblock_freed(struct q_zone *zone, size_t pfn, size_t nr, size_t written);
 
-/* Pages [pfn, pfn + nr) stop being free. True where all of them are known to be zero. */
-bool q_pageblock_taken(struct q_zone *zone, size_t pfn, size_t nr);
+/* Pages [pfn, pfn + nr) stop being free. Returns how many of them, up to the last that may not be zero. */
+size_t q_pageblock_taken(struct q_zone *zone, size_t pfn, size_t nr);
 
 /* All free written pages of [pfn, pfn + nr), which lies in one block, were given back: they are zero. */
 void q_pageblock_cleaned(struct q_zone *zone, size_t pfn, size_t nr);

@@ -7,7 +7,8 @@
  *
  * Blocks on a list look allocated to the buddy lists. `high` starts as this
  * CPU's share of the spare budget; a list that runs empty soon after it
- * drained doubles it, a quiet one shrinks back. The CPU is a hint: the lock
+ * drained doubles it, a quiet one shrinks back. It bounds the memory that the
+ * list keeps resident, not its length. The CPU is a hint: the lock
  * makes it right wherever the thread has moved to.
  */
 #include "zone/page_alloc.h"
@@ -19,6 +20,8 @@
 #include "zone/reclaim.h"
 
 #define BATCH_MAX 8
+#define SPARSE_MAX 4 /* pages that a sparse block is expected to fill at most */
+#define SCAN 16      /* blocks to look at for one that fits */
 
 /* Pages of the spare budget that one CPU may hold: its share among the CPUs that could want some. */
 static uint32_t base_high(void)
@@ -41,16 +44,56 @@ static struct q_pcp *this_pcp(struct q_zone *zone)
     return &zone->pcp[q_this_cpu()];
 }
 
-static struct q_page *pop_hot(struct q_pcp *pcp, unsigned order)
+/* What a block counts for against `high`: its resident pages, and a little for itself. */
+static uint32_t weight(const struct q_page *page)
 {
-    struct q_list *list = &pcp->list[order];
+    return page->nr + 1;
+}
 
-    if (q_list_empty(list))
-        return NULL;
-    struct q_page *page = q_container_of(list->next, struct q_page, lru);
+static void unlink_block(struct q_pcp *pcp, struct q_page *page, unsigned order)
+{
     q_list_del(&page->lru);
     pcp->count -= 1u << order;
-    return page;
+    pcp->weight -= weight(page);
+}
+
+/* Is a block with `nr` resident pages better than one with `best`, where `want` are wanted? */
+static bool fits_better(unsigned nr, unsigned best, unsigned want)
+{
+    if (nr >= want)
+        return best < want || nr < best;
+    return best < want && nr > best;
+}
+
+/* A block that will stay nearly empty is taken from sparse pageblocks. */
+static bool is_sparse(unsigned want)
+{
+    return want <= SPARSE_MAX;
+}
+
+/*
+ * The hottest of the blocks that fit best. A slab that will hold little takes
+ * one of which little is resident: otherwise, in time, all pages of all
+ * slabs would be, used or not.
+ */
+static struct q_page *pop_fit(struct q_pcp *pcp, unsigned order, unsigned want)
+{
+    struct q_list *list = &pcp->list[is_sparse(want)][order];
+    struct q_page *best = NULL;
+    unsigned seen = 0;
+
+    for (struct q_list *l = list->next; l != NULL && l != list && seen < SCAN;
+         l = l->next, seen++) {
+        struct q_page *page = q_container_of(l, struct q_page, lru);
+
+        if (best == NULL || fits_better(page->nr, best->nr, want))
+            best = page;
+        if (best->nr == want)
+            break;
+    }
+    if (best != NULL)
+        unlink_block(pcp, best, order);
+    return best;
 }
 
 static void push(struct q_pcp *pcp, struct q_page *page, unsigned order, unsigned written, bool hot)
@@ -59,44 +102,49 @@ static void push(struct q_pcp *pcp, struct q_page *page, unsigned order, unsigne
     /* Relaxed: see q_pageblock_next_dirty(), which looks without this lock. */
     __atomic_store_n(&page->type, Q_PAGE_PCP, __ATOMIC_RELAXED);
     page->nr = written;
+    /* Relaxed: a hint. A pageblock changes its kind under the zone's lock. */
+    uint8_t mobility =
+        __atomic_load_n(&q_pageblock_of(q_page_to_pfn(page))->mobility, __ATOMIC_RELAXED);
+    struct q_list *list = &pcp->list[mobility == Q_SPARSE][order];
     if (hot)
-        q_list_add(&pcp->list[order], &page->lru);
+        q_list_add(list, &page->lru);
     else
-        q_list_add_tail(&pcp->list[order], &page->lru);
+        q_list_add_tail(list, &page->lru);
     pcp->count += 1u << order;
+    pcp->weight += weight(page);
 }
 
 /* Fetch a batch from the buddy lists, more when the list keeps running empty. */
-static void refill(struct q_zone *zone, struct q_pcp *pcp, unsigned order)
+static void refill(struct q_zone *zone, struct q_pcp *pcp, unsigned order, enum q_mobility mobility)
 {
     unsigned batch = pcp->misses < BATCH_MAX ? pcp->misses + 1 : BATCH_MAX;
-    bool zero;
+    size_t written;
 
     pcp->misses++;
     q_lock(&zone->lock);
     for (unsigned i = 0; i < batch; i++) {
-        struct q_page *page = q_zone_take(zone, order, (size_t)1 << order, Q_UNMOVABLE, &zero);
+        struct q_page *page = q_zone_take(zone, order, (size_t)1 << order, mobility, &written);
 
         if (page == NULL)
             break;
-        push(pcp, page, order, zero ? 0 : 1u << order, false);
+        push(pcp, page, order, (unsigned)written, false);
     }
     q_zone_tick(zone);
     q_unlock(&zone->lock);
 }
 
-/* Give blocks from the cold end back until no more than `keep` pages are left. */
+/* Give blocks from the cold end back until what is left weighs no more than `keep`. */
 static void drain_to(struct q_zone *zone, struct q_pcp *pcp, uint32_t keep)
 {
     q_lock(&zone->lock);
-    for (int order = Q_PCP_ORDERS - 1; order >= 0; order--) {
-        struct q_list *list = &pcp->list[order];
+    for (unsigned i = 0; i < Q_NR_PCP_KINDS * Q_PCP_ORDERS; i++) {
+        unsigned order = Q_PCP_ORDERS - 1 - i / Q_NR_PCP_KINDS;
+        struct q_list *list = &pcp->list[i % Q_NR_PCP_KINDS][order];
 
-        while (pcp->count > keep && !q_list_empty(list)) {
+        while (pcp->weight > keep && !q_list_empty(list)) {
             struct q_page *page = q_container_of(list->prev, struct q_page, lru);
 
-            q_list_del(&page->lru);
-            pcp->count -= 1u << order;
+            unlink_block(pcp, page, order);
             page->type = Q_PAGE_NONE;
             q_zone_give(zone, page, (size_t)1 << order, page->nr);
         }
@@ -105,17 +153,19 @@ static void drain_to(struct q_zone *zone, struct q_pcp *pcp, uint32_t keep)
     q_unlock(&zone->lock);
 }
 
-struct q_page *q_pcp_alloc(struct q_zone *zone, unsigned order, unsigned *written)
+struct q_page *q_pcp_alloc(struct q_zone *zone, unsigned order, unsigned want, unsigned *written)
 {
     struct q_pcp *pcp = this_pcp(zone);
     struct q_page *page;
 
     q_assert(order < Q_PCP_ORDERS);
     q_lock(&pcp->lock);
-    page = pop_hot(pcp, order);
+    page = pop_fit(pcp, order, want);
     if (page == NULL) {
-        refill(zone, pcp, order);
-        page = pop_hot(pcp, order);
+        refill(zone, pcp, order, is_sparse(want) ? Q_SPARSE : Q_UNMOVABLE);
+        page = pop_fit(pcp, order, want);
+        if (page == NULL) /* another kind had to help out */
+            page = pop_fit(pcp, order, is_sparse(want) ? SPARSE_MAX + 1 : 1);
     }
     if (page != NULL)
         *written = page->nr;
@@ -131,7 +181,7 @@ void q_pcp_free(struct q_zone *zone, struct q_page *page, unsigned order, unsign
     if (pcp->high == 0)
         pcp->high = base_high();
     push(pcp, page, order, written, true);
-    if (pcp->count > pcp->high) {
+    if (pcp->weight > pcp->high) {
         /* Run empty since the last drain: the list is too short for this load. */
         if (pcp->misses > 0)
             pcp->high = (uint32_t)q_min(2 * pcp->high, max_high());

@@ -9,8 +9,7 @@
 #define TICK_MS 50u         /* at most one look in this time */
 #define BLOCKS_PER_TICK 64u /* bounds the time under the lock */
 #define HUGE_FROM_BYTES ((size_t)64 << 20)
-#define EAGER_BYTES                                                                                \
-    ((size_t)2 << 20) /* the least that free memory may amount to before it goes at once */
+#define EAGER_BYTES ((size_t)512 << 10)   /* free memory up to this never goes at once */
 #define PART_MIN_BYTES ((size_t)64 << 10) /* smaller pieces are not worth a system call */
 
 /* Pages that a zone may keep resident for its next needs. */
@@ -116,6 +115,8 @@ void q_zone_tick(struct q_zone *zone)
     size_t max = zone->watermark[Q_WMARK_MAX];
     if (zone->nr_dirty > max)
         reclaim_pass(zone, 0, 0, max - max / 8, true, 0);
+    if (zone->nr_dirty > max)
+        reclaim_pass(zone, 0, 0, max - max / 8, false, PART_MIN_BYTES);
     uint32_t now = q_now_ms();
     if (now - zone->tick_ms < TICK_MS)
         return;

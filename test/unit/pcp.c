@@ -31,7 +31,7 @@ Test(pcp, the_last_one_freed_is_the_next_one_given)
     stay_on_one_cpu();
     core_start(CORE_FLAT);
     for (int i = 0; i < 4; i++) {
-        page[i] = q_alloc_slab_pages(&written);
+        page[i] = q_alloc_slab_pages(1, &written);
         must(page[i] != NULL && page[i]->type == Q_PAGE_SLAB);
         must_eq(page[i]->nr, slab_pages());
         must_eq((uintptr_t)q_page_address(page[i]) & (Q_SLAB_SIZE - 1), 0);
@@ -39,9 +39,9 @@ Test(pcp, the_last_one_freed_is_the_next_one_given)
     q_free_slab_pages(page[1], 3);
     must_eq(page[1]->type, Q_PAGE_PCP);
     q_free_slab_pages(page[3], 1);
-    must(q_alloc_slab_pages(&written) == page[3]);
+    must(q_alloc_slab_pages(1, &written) == page[3]);
     must_eq(written, 1);
-    must(q_alloc_slab_pages(&written) == page[1]);
+    must(q_alloc_slab_pages(1, &written) == page[1]);
     must_eq(written, 3);
     core_check();
 }
@@ -54,13 +54,13 @@ Test(pcp, counts_and_the_high_mark)
     stay_on_one_cpu();
     core_start(CORE_FLAT);
     for (int i = 0; i < 600; i++)
-        must((page[i] = q_alloc_slab_pages(&written)) != NULL);
+        must((page[i] = q_alloc_slab_pages(1, &written)) != NULL);
     must_eq(q_pages_in_use, 600 * slab_pages());
     for (int i = 0; i < 600; i++) {
         q_free_slab_pages(page[i], 0);
         const struct q_pcp *pcp = &core_zone(0, Q_ZONE_NORMAL)->pcp[q_this_cpu()];
         must(pcp->high >= 2 * slab_pages());
-        must(pcp->count <= pcp->high);
+        must(pcp->weight <= pcp->high);
     }
     must_eq(q_pages_in_use, 0);
     must_eq(core_pcp_pages(), count_here());
@@ -88,7 +88,7 @@ Test(pcp, high_follows_demand)
 
     for (int round = 0; round < 20; round++) {
         for (int i = 0; i < 400; i++)
-            must((page[i] = q_alloc_slab_pages(&written)) != NULL);
+            must((page[i] = q_alloc_slab_pages(1, &written)) != NULL);
         for (int i = 0; i < 400; i++) {
             q_free_slab_pages(page[i], 0);
             must(pcp->high >= base);
@@ -116,7 +116,7 @@ Test(pcp, unwritten_pages_are_zero, .timeout = 60)
             q_free_slab_pages(page[i], wrote[i]);
             page[i] = NULL;
         } else {
-            must((page[i] = q_alloc_slab_pages(&written)) != NULL);
+            must((page[i] = q_alloc_slab_pages(1, &written)) != NULL);
             must(written <= slab_pages());
             char *p = q_page_address(page[i]);
             must(core_is_zero(p + ((size_t)written << q_page_shift), slab_pages() - written));
@@ -151,7 +151,7 @@ static void *worker(void *arg)
             page[i] = NULL;
             continue;
         }
-        must((page[i] = q_alloc_slab_pages(&written)) != NULL);
+        must((page[i] = q_alloc_slab_pages(1, &written)) != NULL);
         seed[i] = rng_next(&r);
         core_stamp(q_page_address(page[i]), 2, seed[i]);
     }

@@ -5,7 +5,7 @@
 /* A slab with `carves` carvings done, as many objects as there are where that is too many. */
 static struct q_slab *make_slab(unsigned cls, unsigned carves)
 {
-    struct q_slab *s = q_slab_create(cls);
+    struct q_slab *s = q_slab_create(cls, false);
     uint32_t nr;
 
     must(s != NULL);
@@ -216,7 +216,7 @@ Test(slabs, carving)
 {
     core_start_slabs(CORE_FLAT);
     for (unsigned cls = 0; cls < Q_NR_CLASSES; cls++) {
-        struct q_slab *s = q_slab_create(cls);
+        struct q_slab *s = q_slab_create(cls, true);
         const struct q_class *k = &q_classes[cls];
         char *want = q_slab_start(s);
         struct q_object *list;
@@ -252,7 +252,7 @@ Test(slabs, carving_is_lazy)
 
     core_start_slabs(CORE_FLAT);
     q_opt.populate = 0;
-    struct q_slab *s = q_slab_create(q_class_of(64));
+    struct q_slab *s = q_slab_create(q_class_of(64), true);
     char *start = q_slab_start(s);
     size_t pages = Q_SLAB_SIZE >> q_page_shift;
 
