@@ -45,7 +45,7 @@ unsigned q_buddy_free(struct q_buddy *b, struct q_page *page, size_t pfn, unsign
     while (order < Q_MAX_ORDER) {
         struct q_page *buddy = buddy_of(page, pfn, order);
 
-        if (buddy->type != Q_PAGE_BUDDY || buddy->order != order)
+        if (!q_page_is_free(buddy) || buddy->order != order)
             break;
         how.fresh &= buddy->list & 1;
         q_buddy_remove(b, buddy);

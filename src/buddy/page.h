@@ -55,6 +55,16 @@ struct q_page {
     struct q_list lru; /* BUDDY: free list; PCP: per-CPU list */
 };
 
+/*
+ * Is this the head of a free block? Whoever holds the zone's lock knows: only
+ * under it pages become free, or cease to be. Meanwhile slabs and blocks of
+ * per-CPU lists turn into each other without it, hence the relaxed load.
+ */
+Q_INLINE bool q_page_is_free(const struct q_page *page)
+{
+    return __atomic_load_n(&page->type, __ATOMIC_RELAXED) == Q_PAGE_BUDDY;
+}
+
 _Static_assert(sizeof(struct q_page) == 32, "128 struct pages share a page of the memory map");
 
 #endif

@@ -14,12 +14,16 @@
 
 #include "malloc/reserve.h"
 #include "quire/quire.h"
+#include "slab/refill.h"
 
-/* The chain is empty, or the thread has no heap yet, whose table says nothing. */
-static Q_NOINLINE void *malloc_refill(size_t n)
+/*
+ * No short way: the thread has no heap yet (its tables say class 0 for every
+ * size), or this is a signal handler inside the allocator, or the refill is
+ * not the common one.
+ */
+static Q_NOINLINE void *malloc_slow(size_t n, size_t cls)
 {
     struct q_heap *heap = q_heap;
-    bool table = n <= Q_TABLE_MAX;
     void *p;
 
     if (q_interrupted()) {
@@ -29,38 +33,51 @@ static Q_NOINLINE void *malloc_refill(size_t n)
     if (q_unlikely(heap == &q_heap_none)) {
         q_enter(); /* there is no heap yet whose `busy` could say so */
         q_malloc_first();
-        p = q_slub_alloc(q_heap_class(heap, n));
+        p = q_slub_alloc_slowly(q_heap_class(heap, n));
         q_leave();
     } else {
-        p = q_slub_alloc(table ? heap->class_of[n] : q_heap_class(heap, n));
+        p = q_slub_alloc_slowly((unsigned)cls);
     }
     if (q_unlikely(q_any_postponed()))
         q_free_postponed();
     return q_likely(p != NULL) ? p : q_enomem();
 }
 
-/* Sizes above the table. */
+/* The chain of class cls, which serves n bytes, is empty. */
+static Q_NOINLINE void *malloc_refill(size_t n, size_t cls)
+{
+    void *p = q_likely(q_inside == 0) ? q_refill_quickly(q_heap, cls) : NULL;
+
+    return q_likely(p != NULL) ? p : malloc_slow(n, cls);
+}
+
+/* Sizes above the larger table. */
 static Q_NOINLINE void *malloc_large(size_t n)
 {
-    if (q_unlikely(n > Q_SMALL_MAX))
-        return q_alloc(n, 16, false);
-    struct q_heap *heap = q_heap;
-    struct q_object **chain = &heap->chain[q_heap_class(heap, n)], *o = *chain;
-    if (q_unlikely(o == NULL))
-        return malloc_refill(n);
-    *chain = o->next;
-    return o;
+    return q_alloc(n, 16, false);
+}
+
+/* The class that serves n bytes; n - 1 < Q_SMALL_MAX or n == 0. */
+Q_INLINE size_t class_by_step(const struct q_heap *heap, size_t n)
+{
+    return heap->class_of_step[(n - 1) >> Q_TABLE_STEP_SHIFT];
 }
 
 Q_INLINE void *malloc_fast(size_t n)
 {
     struct q_heap *heap = q_arch_not_returned(q_heap);
+    size_t cls;
 
-    if (q_unlikely(n > Q_TABLE_MAX))
-        return malloc_large(n);
-    struct q_object **chain = &heap->chain[heap->class_of[n]], *o = *chain;
+    if (q_unlikely(n > Q_TABLE_MAX)) {
+        if (q_unlikely(n > Q_SMALL_MAX))
+            return malloc_large(n);
+        cls = class_by_step(heap, n);
+    } else {
+        cls = heap->class_of[n];
+    }
+    struct q_object **chain = &heap->chain[cls], *o = *chain;
     if (q_unlikely(o == NULL))
-        return malloc_refill(n);
+        return malloc_refill(n, cls);
     *chain = o->next;
     return o;
 }
@@ -99,23 +116,43 @@ Q_PUBLIC void free(void *p)
     free_mine(s, p, key);
 }
 
-typedef long long q_vec __attribute__((vector_size(16), may_alias));
+typedef long long q_vec __attribute__((vector_size(16), may_alias, aligned(1)));
+
+Q_INLINE void clear_16(char *p)
+{
+    *(q_vec *)p = (q_vec){0, 0};
+}
+
+Q_INLINE void clear_64(char *p)
+{
+    for (int i = 0; i < 64; i += 16)
+        clear_16(p + i);
+}
 
 /*
- * Clear n bytes, rounded up to 16: the object has room. Up to 256 bytes
- * without a call, backwards so that one register counts and addresses.
+ * Clear n bytes, at least 16: every object has as many. From both ends, so
+ * that a few comparisons do for all lengths.
  */
-Q_INLINE void *clear_small(void *p, size_t n)
+Q_INLINE void *clear_small(void *object, size_t n)
 {
-    q_vec zero = {0, 0};
+    char *p = object, *end = p + n;
 
-    if (q_unlikely(n > 256))
+    if (n <= 16) {
+        clear_16(p);
+    } else if (n <= 32) {
+        clear_16(p);
+        clear_16(end - 16);
+    } else if (n <= 64) {
+        clear_16(p);
+        clear_16(p + 16);
+        clear_16(end - 32);
+        clear_16(end - 16);
+    } else if (n <= 128) {
+        clear_64(p);
+        clear_64(end - 64);
+    } else {
         return memset(p, 0, n);
-    ptrdiff_t at = (ptrdiff_t)((n - 1) & ~(size_t)15);
-    do {
-        *(q_vec *)((char *)p + at) = zero;
-        at -= 16;
-    } while (at >= 0);
+    }
     return p;
 }
 
@@ -140,7 +177,7 @@ Q_PUBLIC void *calloc(size_t nr, size_t size)
     if (q_unlikely(o == NULL))
         return calloc_slow(n);
     *chain = o->next;
-    return n != 0 ? clear_small(o, n) : o;
+    return clear_small(o, n);
 }
 
 Q_PUBLIC void *realloc(void *p, size_t n)

@@ -54,7 +54,7 @@ static bool adopt(struct q_heap *heap, struct q_slab *s, uint64_t w, struct q_ob
     s->used = s->carved;
     s->debt = 0;
     s->flags = 0;
-    q_slab_next_epoch(s, heap->tp);
+    q_slab_next_epoch(s, q_slab_class(s), heap->tp);
     q_slab_arm(s, heap->tp, heap->fast);
     q_slub_rearm(s);
     q_partial_add(heap, s);

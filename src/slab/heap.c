@@ -47,14 +47,23 @@ static bool tp_is_apart(uintptr_t tp)
     return true;
 }
 
+/* Write the tables for sizes from `least` to `most`. */
+static void set_tables(struct q_heap *heap, size_t least, size_t most)
+{
+    for (size_t n = least; n <= q_min(most, Q_TABLE_MAX); n++)
+        heap->class_of[n] = (uint8_t)q_heap_class(heap, n);
+    for (size_t i = (least - (least > 0)) >> Q_TABLE_STEP_SHIFT;
+         i <= (most - 1) >> Q_TABLE_STEP_SHIFT; i++)
+        heap->class_of_step[i] = (uint8_t)q_heap_class(heap, (i + 1) << Q_TABLE_STEP_SHIFT);
+}
+
 /* Every second class serves the sizes of the one below it, too. */
 static void set_coarse(struct q_heap *heap)
 {
     heap->coarse = 0;
     for (unsigned c = 0; c < Q_LAST_SPACED; c += 2)
         heap->coarse |= 1ull << c;
-    for (size_t n = 0; n <= Q_TABLE_MAX; n++)
-        heap->class_of[n] = (uint8_t)q_heap_class(heap, n);
+    set_tables(heap, 0, Q_SMALL_MAX);
     for (unsigned c = 0; c < Q_NR_CLASSES; c++)
         heap->bin[c].patience = 1;
 }
@@ -64,9 +73,7 @@ void q_heap_refine(struct q_heap *heap, unsigned cls)
     if (cls == 0 || (heap->coarse >> (cls - 1) & 1) == 0)
         return;
     heap->coarse &= ~(1ull << (cls - 1));
-    size_t from = cls >= 2 ? q_classes[cls - 2].size + 1 : 0;
-    for (size_t n = from; n <= q_min(q_classes[cls - 1].size, Q_TABLE_MAX); n++)
-        heap->class_of[n] = (uint8_t)(cls - 1);
+    set_tables(heap, cls >= 2 ? q_classes[cls - 2].size + 1 : 0, q_classes[cls - 1].size);
 }
 
 static struct q_heap *make_heap(void)
@@ -250,6 +257,8 @@ void q_heap_hook_threads(void)
 {
     if (!have_key && pthread_key_create(&exit_key, thread_ends) == 0)
         have_key = true;
+    if (q_heap != &q_heap_none)
+        q_heap->ticks = 1; /* the next refill looks whether the thread is hooked */
 }
 
 /*

@@ -2,7 +2,7 @@
  * heap.h - a thread's heap: its slabs, and the chains malloc pops from.
  *
  *   heap
- *    class_of[size] -> class
+ *    class_of[size], class_of_step[size / 128] -> class
  *    chain[class] -> obj -> obj -> obj            ready to be handed out
  *    bin[class].current ---> slab that the chain was taken from
  *              .partial ---> slab <-> slab        owned, with free objects
@@ -49,8 +49,9 @@ struct q_bin {
 
 struct q_heap {
     struct q_object *chain[Q_NR_CLASSES];
-    uint8_t class_of[Q_TABLE_MAX + 8]; /* by size; coarse at first */
-    uint64_t coarse;                   /* classes whose sizes the next class serves as yet */
+    uint8_t class_of[Q_TABLE_MAX + 8];                        /* by size; coarse at first */
+    uint8_t class_of_step[Q_SMALL_MAX >> Q_TABLE_STEP_SHIFT]; /* by 128 bytes, for larger sizes */
+    uint64_t coarse; /* classes whose sizes the next class serves as yet */
     struct q_bin bin[Q_NR_CLASSES];
     struct q_batch batch[Q_NR_BATCHES];
     uint32_t guest[Q_NR_GUESTS]; /* slab numbers of guests, a ring */

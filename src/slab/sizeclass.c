@@ -4,6 +4,8 @@
 #include "base/msg.h"
 
 #define EXCESS_MIN 1024
+#define HOT_BYTES (32u << 10)
+#define HOT_LEAST 8
 
 struct q_class q_classes[Q_NR_CLASSES];
 
@@ -29,6 +31,7 @@ static void set_class(unsigned c, uint32_t size)
         k->mult++;
     k->inv = inverse(k->mult);
     k->excess = (uint32_t)(k->mult * size);
+    k->hot = (uint32_t)q_max(HOT_BYTES / size, HOT_LEAST);
     q_assert(k->mult * k->inv == 1 && k->mult * size <= 1u << 15);
 }
 

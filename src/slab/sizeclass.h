@@ -20,7 +20,8 @@
 #define Q_NR_CLASSES 62
 #define Q_FIRST_SPACED 8 /* from here on eight classes to a doubling */
 #define Q_LAST_SPACED 55 /* up to 8192 bytes */
-#define Q_TABLE_MAX 1024 /* sizes up to here are looked up, above they are computed */
+#define Q_TABLE_MAX 1024 /* sizes up to here are looked up one by one, above by steps */
+#define Q_TABLE_STEP_SHIFT 7
 #define Q_SMALL_MAX 32768
 
 struct q_class {
@@ -29,6 +30,7 @@ struct q_class {
     uint64_t mult;   /* odd, a little above 2^64 / size */
     uint64_t inv;    /* mult * inv == 1 mod 2^64 */
     uint32_t excess; /* size * mult mod 2^64: at least 1024, at most 2^15 */
+    uint32_t hot;    /* objects on a chain that are enough even for a busy class */
 };
 
 extern struct q_class q_classes[Q_NR_CLASSES];

@@ -177,11 +177,9 @@ void q_slab_arm(struct q_slab *s, uintptr_t tp, bool fast);
 void q_slab_disarm(struct q_slab *s);
 
 /* Owner: begin a new epoch; freed objects on the list so far no longer carry the present key. */
-Q_INLINE void q_slab_next_epoch(struct q_slab *s, uintptr_t tp)
+Q_INLINE void q_slab_next_epoch(struct q_slab *s, const struct q_class *k, uintptr_t tp)
 {
-    const struct q_class *k = q_slab_class(s);
-
-    if (q_likely(s->epoch + 1u < q_min(k->excess, 65535))) {
+    if (q_likely(s->epoch + 1u < k->excess)) {
         s->epoch++;
         __atomic_store_n(&s->tag, s->tag - k->inv, __ATOMIC_RELAXED);
         return;

@@ -15,14 +15,13 @@
 
 #include "base/msg.h"
 #include "base/opt.h"
+#include "slab/refill.h"
 #include "zone/page_alloc.h"
 #include "zone/reclaim.h"
 #include "zone/vmalloc.h"
 
 #define PATIENCE_MAX 4096u
 #define REFINE_WASTE (8u << 10) /* about two pages: what a class that is hardly used costs */
-#define HOT_BYTES (32u << 10)
-#define PATIENCE_KEEP 256u /* from here on an empty current slab is kept */
 #define TICKS_PER_RECLAIM 256u
 #define TICKS_PER_DECAY 16u
 
@@ -50,46 +49,6 @@ uint32_t q_slub_collect(struct q_slab *s)
 }
 
 /*
- * Hand nr objects to the chain. They count as used from now on. The next
- * look at the slab comes when all that was live before is freed, or later
- * when such looks have been in vain; never, once the slab is known to empty
- * again and again because it is in use.
- */
-Q_INLINE void hand_out(struct q_heap *heap, struct q_slab *s, struct q_object *list, uint32_t nr,
-                       uint32_t live)
-{
-    struct q_bin *bin = &heap->bin[s->cls];
-    uint32_t used = live + nr, countdown = used + 1;
-
-    if (q_unlikely(bin->patience < PATIENCE_KEEP))
-        countdown = (uint32_t)q_min(q_max(q_max(live, bin->patience), 1), used);
-    s->used = countdown;
-    s->debt = (int16_t)(used - countdown);
-    bin->handed += nr;
-    heap->chain[s->cls] = list;
-}
-
-/* Hand out the whole freelist of an owned slab. */
-Q_INLINE void hand_out_freelist(struct q_heap *heap, struct q_slab *s)
-{
-    struct q_object *list = s->freelist;
-    uint32_t used = q_slab_used(s);
-
-    q_assert(q_chain_length(list) == s->carved - used);
-    s->freelist = NULL;
-    /* In this order: a fork in between finds the objects lost, never on two lists. */
-    atomic_signal_fence(memory_order_seq_cst);
-    q_slab_next_epoch(s, heap->tp);
-    hand_out(heap, s, list, s->carved - used, used);
-}
-
-/* Objects that a class may have on its chain before it stops carving more only because it is busy. */
-Q_INLINE uint32_t hot_chain(unsigned cls)
-{
-    return (uint32_t)q_max(HOT_BYTES / q_classes[cls].size, 8);
-}
-
-/*
  * Open the class below once serving its sizes from this one may waste more
  * than the pages of another class would cost.
  */
@@ -112,9 +71,9 @@ static bool refill_from(struct q_heap *heap, struct q_slab *s)
 
     q_slub_collect(s);
     uint32_t used = q_slab_used(s), few = s->carved - used;
-    bool hot = bin->patience >= PATIENCE_KEEP && few < hot_chain(s->cls);
+    bool hot = bin->patience >= Q_PATIENCE_KEEP && few < q_slab_class(s)->hot;
     if (s->freelist != NULL && !(hot && s->carved < q_slab_class(s)->objs)) {
-        hand_out_freelist(heap, s);
+        q_hand_out_freelist(heap, s->cls, s);
         return true;
     }
     unsigned ahead = (unsigned)q_min(bin->slabs, Q_SLAB_SIZE >> q_page_shift);
@@ -130,11 +89,11 @@ static bool refill_from(struct q_heap *heap, struct q_slab *s)
         last->next = s->freelist;
         s->freelist = NULL;
         nr += few;
-        s->epoch++; /* as in hand_out_freelist(); arming below takes it up */
+        s->epoch++; /* as in q_hand_out_freelist(); arming below takes it up */
         s->epoch = (uint16_t)(s->epoch < q_slab_class(s)->excess ? s->epoch : 0);
     }
     q_slab_arm(s, heap->tp, heap->fast);
-    hand_out(heap, s, list, nr, used);
+    q_hand_out(heap, s->cls, s, list, nr, used);
     return true;
 }
 
@@ -258,8 +217,8 @@ static Q_NOINLINE void do_tick(struct q_heap *heap)
     /* Patience wears off, slowly: a class that is no longer busy may give its slab back. */
     bool decay = ++heap->nr_ticks % TICKS_PER_DECAY == 0;
     for (unsigned c = 0; decay && c < Q_NR_CLASSES; c++)
-        if (heap->bin[c].patience > PATIENCE_KEEP / 4)
-            heap->bin[c].patience = PATIENCE_KEEP / 4;
+        if (heap->bin[c].patience > Q_PATIENCE_KEEP / 4)
+            heap->bin[c].patience = Q_PATIENCE_KEEP / 4;
     reap_told(heap);
     q_reclaim_tick();
     q_vtrim(false);
@@ -284,23 +243,7 @@ void *q_heap_take(struct q_heap *heap, unsigned cls)
     return heap->chain[cls] != NULL || refill(heap, cls) ? pop(heap, cls) : NULL;
 }
 
-/*
- * The common refill: the current slab has been freed into, and there is no
- * point in carving more of it. What others freed into it can wait.
- */
-Q_INLINE bool refill_quickly(struct q_heap *heap, unsigned cls)
-{
-    struct q_slab *s = heap->bin[cls].current;
-
-    if (q_unlikely(s == NULL || s->freelist == NULL || heap->chain[cls] != NULL))
-        return false;
-    if (s->carved != q_classes[cls].objs && s->carved - q_slab_used(s) < hot_chain(cls))
-        return false;
-    hand_out_freelist(heap, s);
-    return true;
-}
-
-static Q_NOINLINE void *alloc_slowly(unsigned cls)
+Q_NOINLINE void *q_slub_alloc_slowly(unsigned cls)
 {
     struct q_heap *heap = q_heap_get();
     void *p = NULL;
@@ -319,18 +262,9 @@ static Q_NOINLINE void *alloc_slowly(unsigned cls)
 
 void *q_slub_alloc(unsigned cls)
 {
-    struct q_heap *heap = q_heap;
+    void *p = q_refill_quickly(q_heap, cls);
 
-    if (q_unlikely(!heap->hooked || heap->busy || heap->ticks == 1))
-        return alloc_slowly(cls);
-    heap->busy = true;
-    atomic_signal_fence(memory_order_seq_cst);
-    bool got = refill_quickly(heap, cls);
-    void *p = got ? pop(heap, cls) : NULL;
-    heap->ticks -= got;
-    atomic_signal_fence(memory_order_seq_cst);
-    heap->busy = false;
-    return q_likely(got) ? p : alloc_slowly(cls);
+    return q_likely(p != NULL) ? p : q_slub_alloc_slowly(cls);
 }
 
 /* The current slab seems to be empty, but for what waits on the chain. */
@@ -344,7 +278,7 @@ static void current_countdown(struct q_heap *heap, struct q_slab *s, bool trim)
     q_slub_collect(s);
     used = q_slab_used(s);
     live = used - waiting;
-    if (live == 0 && bin->patience >= PATIENCE_KEEP && !trim) {
+    if (live == 0 && bin->patience >= Q_PATIENCE_KEEP && !trim) {
         /* It empties again and again because it is in use: leave it. */
         s->used = used + 1;
         s->debt = -1;

@@ -19,6 +19,9 @@ bool q_slub_init(void);
  */
 void *q_slub_alloc(unsigned cls);
 
+/* The same when it is known that the common refill (refill.h) does not apply. */
+void *q_slub_alloc_slowly(unsigned cls);
+
 /* The same with the chain tried first. */
 Q_INLINE void *q_slub_pop(unsigned cls)
 {

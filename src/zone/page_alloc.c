@@ -51,7 +51,7 @@ static void steal_pageblock(struct q_zone *zone, size_t pfn, enum q_mobility mob
     while (at < end) {
         struct q_page *page = q_pfn_to_page(at);
 
-        if (page->type == Q_PAGE_BUDDY) {
+        if (q_page_is_free(page)) {
             q_buddy_retype(&zone->buddy, page, mobility);
             at += (size_t)1 << page->order;
         } else {
@@ -171,7 +171,9 @@ static bool heap_is_small(unsigned nid)
 {
     const struct q_zone *normal = &q_nodes[nid]->zones[Q_ZONE_NORMAL];
 
-    return normal->present_pages <= SMALL_HEAP_BYTES >> q_page_shift;
+    /* Relaxed: a hint, read without the zone's lock. */
+    return __atomic_load_n(&normal->present_pages, __ATOMIC_RELAXED) <= SMALL_HEAP_BYTES >>
+           q_page_shift;
 }
 
 /*
@@ -297,7 +299,7 @@ static bool behind_is_free(const struct q_page *page, size_t from, size_t to)
     while (from < to) {
         const struct q_page *next = page + from;
 
-        if (next->type != Q_PAGE_BUDDY)
+        if (!q_page_is_free(next))
             return false;
         from += (size_t)1 << next->order;
     }

@@ -146,8 +146,9 @@ bool q_pageblock_next_dirty(size_t *pfn, size_t *nr)
             /* Skip what is in use: a block's head says its length; unused frames one by one. */
             size_t skip = type == Q_PAGE_RUN    ? page->nr
                           : type == Q_PAGE_SLAB ? (size_t)1 << q_slab_order()
-                          : type == Q_PAGE_PCP  ? (size_t)1 << page->order
-                                                : 1;
+                          : type == Q_PAGE_PCP
+                              ? (size_t)1 << __atomic_load_n(&page->order, __ATOMIC_RELAXED)
+                              : 1;
             at += skip > 0 ? skip : 1;
             continue;
         }

@@ -98,8 +98,8 @@ static struct q_page *pop_fit(struct q_pcp *pcp, unsigned order, unsigned want)
 
 static void push(struct q_pcp *pcp, struct q_page *page, unsigned order, unsigned written, bool hot)
 {
-    page->order = (uint8_t)order;
     /* Relaxed: see q_pageblock_next_dirty(), which looks without this lock. */
+    __atomic_store_n(&page->order, (uint8_t)order, __ATOMIC_RELAXED);
     __atomic_store_n(&page->type, Q_PAGE_PCP, __ATOMIC_RELAXED);
     page->nr = written;
     /* Relaxed: a hint. A pageblock changes its kind under the zone's lock. */

@@ -47,14 +47,14 @@ static void give_back(struct q_zone *zone, size_t pfn, size_t nr)
     zone->nr_given_back += before - zone->nr_dirty;
     /* The head of a largest block may lie in the pageblock before. */
     pfn = q_align_down(pfn, (size_t)1 << Q_MAX_ORDER);
-    if (q_pfn_to_page(pfn)->type != Q_PAGE_BUDDY || q_pfn_to_page(pfn)->order != Q_MAX_ORDER)
+    if (!q_page_is_free(q_pfn_to_page(pfn)) || q_pfn_to_page(pfn)->order != Q_MAX_ORDER)
         pfn = end - nr;
     while (pfn < end) {
         struct q_page *page = q_pfn_to_page(pfn);
-        size_t len = page->type == Q_PAGE_BUDDY ? (size_t)1 << page->order : 1;
+        size_t len = q_page_is_free(page) ? (size_t)1 << page->order : 1;
 
         /* A block that reaches beyond what was given back stays where it is. */
-        if (page->type == Q_PAGE_BUDDY && (pfn + len <= end || all_clean(pfn, len)))
+        if (q_page_is_free(page) && (pfn + len <= end || all_clean(pfn, len)))
             q_buddy_freshen(&zone->buddy, page);
         pfn += len;
     }

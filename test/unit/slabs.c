@@ -139,7 +139,7 @@ Test(slabs, epochs_change_the_keys)
             check_at(s, start, (int64_t)s->carved * q_slab_class(s)->size);
             check_at(s, start, (int64_t)(s->carved - 1u) * q_slab_class(s)->size);
             must(s->epoch < q_slab_class(s)->excess);
-            q_slab_next_epoch(s, own_tp());
+            q_slab_next_epoch(s, &q_classes[cls], own_tp());
             rounds += s->epoch == 0;
         }
         must_eq(rounds, 2);
