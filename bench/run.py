@@ -29,7 +29,8 @@ def parse(arguments):
         epilog="Ctrl-C stops early: what was measured so far is kept and shown, and --resume FILE "
                "goes on with it.")
     parser.add_argument("names", nargs="*", metavar="NAME",
-                        help="rows to run, or workloads, programs, small, micro, numa; or the one "
+                        help="rows to run, or workloads, programs, small, micro, layers, numa, "
+                             "with * and ?; or the one "
                              "word list, which shows rows and allocators and runs nothing")
     parser.add_argument("--list", action="store_true", help="the same as the word list")
     parser.add_argument("--quick", action="store_true",
@@ -190,7 +191,7 @@ def show(options):
 
 def choose_rows(options):
     try:
-        return catalog.select(catalog.everything(), options.names, options.quick)
+        return catalog.select(catalog.everything(options.build), options.names, options.quick)
     except KeyError as word:
         name = word.args[0]
         if name in catalog.EMPTY:
@@ -223,7 +224,7 @@ def main():
     place.pin = options.pin
     try:
         if options.list:
-            list_all(place, catalog.everything(), found, absent)
+            list_all(place, catalog.everything(options.build), found, absent)
             return 0
         place.require()
         return benchmark(options, place, chosen, allocators, absent, earlier)

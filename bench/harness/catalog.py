@@ -1,5 +1,6 @@
 """All rows of the benchmark, in the order of the report. Sizes are pairs: (full, quick)."""
 
+import fnmatch
 import os
 import re
 
@@ -170,8 +171,9 @@ def numa():
                      environment={"QUIRE_CONF": f"numa_fake:{nodes}"}) for nodes in (1, 2, 4)]
 
 
-def everything():
-    return [*workloads(), *programs(), *small(), *micro.everything(), *numa()]
+def everything(build):
+    """build: the build folder, which knows what micro benchmarks there are."""
+    return [*workloads(), *programs(), *small(), *micro.everything(build), *numa()]
 
 
 # what runs where nothing is named
@@ -179,14 +181,15 @@ DEFAULT_GROUPS = ("workload", "program", "small", "micro")
 
 
 def select(rows, wanted, quick=False):
-    """Rows by name or by group (workloads, programs, small, micro, numa). With nothing wanted, all
-    but numa; a quick run then takes only those that are quick. Unknown names raise KeyError."""
+    """Rows by name or by group (workloads, programs, small, micro, layers, numa). With nothing
+    wanted, all but layers and numa; a quick run then takes only those that are quick. Unknown names raise KeyError."""
     if not wanted:
         return [row for row in rows if row.group in DEFAULT_GROUPS and (row.quick or not quick)]
     chosen = set()
     for word in wanted:
         found = [row.name for row in rows
                  if word in (row.name, row.family, row.group, row.group + "s")]
+        found = found or [row.name for row in rows if fnmatch.fnmatchcase(row.name, word)]
         if not found:
             raise KeyError(word)
         chosen.update(found)

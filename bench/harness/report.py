@@ -41,7 +41,7 @@ def amount(metric, value):
 
 
 def _line(name, base, cells, width=11):
-    return f"{name:<18}{base:>12}" + "".join(f"{cell:>{width}}" for cell in cells)
+    return f"{name:<21}{base:>12}" + "".join(f"{cell:>{width}}" for cell in cells)
 
 
 def _ratio(cell, metric, least):
@@ -137,9 +137,20 @@ def figure_table(summary, others):
         cells = summary["rows"].get(row, {})
         if BASELINE not in cells:
             continue
-        lines.append(f"{title:<20}{memory(cells[BASELINE][figure]['median']):>10}" + "".join(
+        lines.append(f"{title:<23}{memory(cells[BASELINE][figure]['median']):>10}" + "".join(
             f"{memory(cells[p][figure]['median']) + ' ' if p in cells else '- ':>11}"
             for p in others))
+    return "\n".join(lines) if len(lines) > 2 else None
+
+
+def layer_table(summary, rows):
+    """quire's own layers, below malloc: times per operation."""
+    lines = ["quire's layers, CPU time per operation", f"{'':<21}{'median':>12}{'spread':>10}"]
+    for name, group, _ in rows:
+        cell = summary["rows"][name].get(BASELINE) if group == "layers" else None
+        if cell:
+            lines.append(f"{name:<21}{seconds(cell['cpu']['median']):>12}"
+                         f"{100 * cell['cpu']['spread']:>8.0f} %")
     return "\n".join(lines) if len(lines) > 2 else None
 
 
@@ -151,12 +162,16 @@ def notes(result):
     if load > 0.5:
         lines.append(f"the machine was not idle: load {load:.1f} before the first run; expect wider "
                      "spreads, and wall times that say little")
+    faults = {}
     for event in result["events"]:
+        pair = f"{event['row']} under {event['allocator']}"
         if event["event"] in ("failed", "refused"):
-            lines.append(f"{event['event'].upper()}: {event['row']} under {event['allocator']}: "
-                         f"{event['reason']}")
+            faults.setdefault((event["event"], event["reason"]), []).append(pair)
         elif event.get("note"):
-            lines.append(f"{event['row']} under {event['allocator']}: {event['note']}")
+            lines.append(f"{pair}: {event['note']}")
+    for (kind, reason), pairs in faults.items():
+        more = f", and {len(pairs) - 5} more" if len(pairs) > 5 else ""
+        lines.append(f"{kind.upper()}: {', '.join(pairs[:5])}{more}: {reason}")
     return lines
 
 
@@ -177,12 +192,13 @@ def text(result, every_metric=False):
         parts.append(_alone(summary, rows))
     else:
         micro = [row for row in rows if row[1] == "micro"]
-        larger = [row for row in rows if row[1] != "micro"]
+        larger = [row for row in rows if row[1] not in ("micro", "layers")]
         metrics = list(MAIN) + (["pss_kb", *COUNTS, "user", "sys"] if every_metric else [])
         parts += [metric_table(summary, larger, others, metric) for metric in metrics]
         parts += [figure_table(summary, others), small_table(summary, rows, others)]
         if micro:
             parts.append(metric_table(summary, micro, others, "cpu", "micro_means"))
+        parts.append(layer_table(summary, rows))
     parts.append("\n".join(notes(result)))
     return "\n\n".join(part for part in parts if part)
 

@@ -29,6 +29,8 @@ class Row:
     quick = False
     # fewer counted runs than were asked for, where one takes long
     most_runs = None
+    # not a comparison: it runs on the C library's allocator only
+    alone = False
     # its memory over time can be looked at
     watchable = True
 

@@ -57,7 +57,7 @@ class Schedule:
             self.faults += 1
 
     def _rounds_left(self, row, peer):
-        if (row.name, peer.name) in self.bad:
+        if (row.name, peer.name) in self.bad or (row.alone and peer.path):
             return []
         return [number for number in range(self.wanted[row.name])
                 if (row.name, peer.name, number) not in self.counted]

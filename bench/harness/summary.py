@@ -95,7 +95,7 @@ def summarise(events, rows, allocators):
         _against_best(cells, found)
         result["rows"][name] = found
     micro = [row for row in rows if row[1] == "micro"]
-    others = [row for row in rows if row[1] != "micro"]
+    others = [row for row in rows if row[1] not in ("micro", "layers")]
     for metric in MAIN:
         result["means"][metric] = _means(table, others, allocators, metric)
         result["micro_means"][metric] = _means(table, micro, allocators, metric)
