@@ -48,8 +48,12 @@ def means(result, look):
             plot.add(f'<path d="M{svg.coordinate(low)} {y}H{svg.coordinate(high)}" '
                      f'stroke="{colour}" stroke-width="3" stroke-opacity="0.45"/>')
             plot.add(svg.mark(shape, x.at(cell["ratio"]), y, colour, tip))
-            plot.add(svg.text(min(max(high, x.at(cell["ratio"]) + 5) + 5, plot.right - 24), y + 4,
-                              f"{cell['ratio']:.2f}", "start"))
+            beside = max(high, x.at(cell["ratio"]) + 5) + 5
+            if beside < plot.right - 24:
+                plot.add(svg.text(beside, y + 4, f"{cell['ratio']:.2f}", "start"))
+            else:
+                plot.add(svg.text(min(low, x.at(cell["ratio"]) - 5) - 5, y + 4,
+                                  f"{cell['ratio']:.2f}", "end"))
         plots.append((f"{TITLES[metric]}, {len(found[metric]['rows'])} rows", plot.svg(metric)))
     return plots
 

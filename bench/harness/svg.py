@@ -11,6 +11,16 @@ PALETTE = ["#555555", "#0060a8", "#d55e00", "#009e73", "#b0508c", "#c09000", "#5
 SHAPES = ["circle", "square", "up", "diamond", "down", "cross", "circle", "square"]
 
 
+def _decades(*leading):
+    return [float(f"{digit}e{power}") for power in range(-7, 8) for digit in leading]
+
+
+LOG_SERIES = [[k / 20 for k in range(1, 60)],
+              [k / 10 for k in range(1, 14)] + [1.5, 1.7, 2, 2.5, 3, 4, 5], _decades(1, 2, 3, 4, 5, 6, 7, 8, 9),
+              [k / 10 for k in range(5, 10)] + [1, 1.2, 1.5, 2, 3, 4, 5],
+              _decades(1, 1.5, 2, 3, 5, 7), _decades(1, 2, 5), _decades(1), [1.0]]
+
+
 def number(value):
     """As short as it can be read: 0.95, 1.2, 30, 4k."""
     if value >= 1e6:
@@ -65,13 +75,11 @@ class Scale:
         return [k * step for k in range(first, int(self.high / step) + 1)]
 
     def _log_ticks(self, most):
-        """1 and what lies evenly about it: in steps of 1.1, 1.25, 2, 10 ... as there is room."""
-        for step in (1.1, 1.25, 1.5, 2, 4, 10, 100, 1000):
-            first = math.ceil(math.log(self.low) / math.log(step) - 1e-9)
-            last = math.floor(math.log(self.high) / math.log(step) + 1e-9)
-            if last - first < most:
-                return [round(step ** k, 3) if step ** k > 0.01 else step ** k
-                        for k in range(first, last + 1)]
+        """The densest of a few series of round numbers for which there is room; 1 is in each."""
+        for series in LOG_SERIES:
+            found = [tick for tick in series if self.low <= tick <= self.high]
+            if len(found) <= most:
+                return found
         return [1.0]
 
 
@@ -97,7 +105,7 @@ def mark(shape, x, y, colour, title="", size=4.5):
 class Plot:
     """A frame with two axes; what is drawn into it is added as SVG by the caller."""
 
-    def __init__(self, x, y, x_label="", y_label="", width=320, height=230, left=46):
+    def __init__(self, x, y, x_label="", y_label="", width=320, height=230, left=52):
         self.width, self.height = width, height
         self.left, self.right, self.top, self.bottom = left, width - 10, 8, height - 36
         self.x = x.place(self.left, self.right)
