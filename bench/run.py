@@ -54,7 +54,7 @@ def parse(arguments):
     parser.add_argument("--all-tables", action="store_true",
                         help="also tables of page faults, context switches, user and system time")
     parser.add_argument("--html", metavar="FILE",
-                        help="where the report goes (beside the result); with --show, write it anew")
+                        help="where the report goes (beside the result); with --show, written anew")
     parser.add_argument("--build", default=os.path.join(root, "build", "release"), metavar="DIR",
                         help="the build folder (build/release)")
     parser.add_argument("--results", default=os.path.join(BENCH, "results"), metavar="DIR",

@@ -121,7 +121,8 @@ def programs():
         Command("python", "CPython: records, JSON, text, classes, buffers", (30, 6), _python,
                 must_say="ok objects", quick=True, **python),
         Command("python-malloc", "the same with every object from malloc", (30, 6), _python,
-                must_say="ok objects", environment={"PYTHONMALLOC": "malloc"}, quick=True, **python),
+                must_say="ok objects", environment={"PYTHONMALLOC": "malloc"}, quick=True,
+                **python),
         Command("perl", "perl: hashes, strings, regular expressions", (20, 6),
                 lambda place, row: (["perl", place.script("words.pl"), str(row.size)], None),
                 must_say="ok words", needs="perl", package="perl",
@@ -167,7 +168,7 @@ def numa():
     """quire with invented nodes; a real machine with several needs no option. Other allocators run
     the same for comparison. In no mean."""
     return [Workload(f"numa-{nodes}", f"server with {nodes} nodes (invented where there are none)",
-                     ("2 20 60000", "2 10 40000"), "server", group="numa", counts=frozenset(),
+                     ("2 20 60000", "2 10 40000"), "server", group="numa",
                      environment={"QUIRE_CONF": f"numa_fake:{nodes}"}) for nodes in (1, 2, 4)]
 
 
@@ -182,7 +183,8 @@ DEFAULT_GROUPS = ("workload", "program", "small", "micro")
 
 def select(rows, wanted, quick=False):
     """Rows by name or by group (workloads, programs, small, micro, layers, numa). With nothing
-    wanted, all but layers and numa; a quick run then takes only those that are quick. Unknown names raise KeyError."""
+    wanted, all but layers and numa; a quick run then takes only those that are quick. Unknown names
+    raise KeyError."""
     if not wanted:
         return [row for row in rows if row.group in DEFAULT_GROUPS and (row.quick or not quick)]
     chosen = set()

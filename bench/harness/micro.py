@@ -1,7 +1,8 @@
 """Rows of Google Benchmark: one per benchmark of bench/gbench, times per operation.
 
-`micro` calls malloc and its relatives and runs under every allocator. `layers` has quire's own layers
-linked into it, below malloc; it runs once, on the C library's allocator, and is compared with nothing.
+`micro` calls malloc and its relatives and runs under every allocator. `layers` has quire's own
+layers linked into it, below malloc; it runs on the C library's allocator alone, and is compared
+with nothing.
 """
 
 import json

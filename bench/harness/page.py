@@ -1,4 +1,4 @@
-"""The report as one HTML file that holds everything it shows: to read on a phone, to print, to send."""
+"""The report as one HTML file that holds all it shows: to read on a phone, to print, to send."""
 
 from html import escape
 

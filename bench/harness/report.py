@@ -132,7 +132,8 @@ FIGURES = [
 
 def figure_table(summary, others):
     """What is still resident when nothing is in use any more."""
-    lines = ["resident after everything was freed (residue: all but one object in 100)", _line("", BASELINE, [n + " " for n in others])]
+    lines = ["resident after everything was freed (residue: all but one object in 100)",
+             _line("", BASELINE, [name + " " for name in others])]
     for row, figure, title in FIGURES:
         cells = summary["rows"].get(row, {})
         if BASELINE not in cells:

@@ -10,7 +10,7 @@ import random
 import shutil
 import time
 
-from . import peers, prove
+from . import prove
 from .process import RunError
 from .progress import Progress
 

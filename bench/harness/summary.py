@@ -7,6 +7,9 @@ METRICS = ["cpu", "wall", "user", "sys", "minflt", "majflt", "nvcsw", "nivcsw", 
 # what the report is about: ratios of these have confidence intervals
 MAIN = ("cpu", "wall", "peak_kb")
 
+# groups whose rows enter no mean: one allocator alone, or a machine that is invented
+NO_MEAN = ("layers", "numa")
+
 # an allocator that fails in more than this part of the rows has no mean
 MOST_MISSING = 0.25
 
@@ -95,7 +98,7 @@ def summarise(events, rows, allocators):
         _against_best(cells, found)
         result["rows"][name] = found
     micro = [row for row in rows if row[1] == "micro"]
-    others = [row for row in rows if row[1] not in ("micro", "layers")]
+    others = [row for row in rows if row[1] not in ("micro", *NO_MEAN)]
     for metric in MAIN:
         result["means"][metric] = _means(table, others, allocators, metric)
         result["micro_means"][metric] = _means(table, micro, allocators, metric)

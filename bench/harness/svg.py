@@ -16,7 +16,8 @@ def _decades(*leading):
 
 
 LOG_SERIES = [[k / 20 for k in range(1, 60)],
-              [k / 10 for k in range(1, 14)] + [1.5, 1.7, 2, 2.5, 3, 4, 5], _decades(1, 2, 3, 4, 5, 6, 7, 8, 9),
+              [k / 10 for k in range(1, 14)] + [1.5, 1.7, 2, 2.5, 3, 4, 5],
+              _decades(1, 2, 3, 4, 5, 6, 7, 8, 9),
               [k / 10 for k in range(5, 10)] + [1, 1.2, 1.5, 2, 3, 4, 5],
               _decades(1, 1.5, 2, 3, 5, 7), _decades(1, 2, 5), _decades(1), [1.0]]
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Does the benchmark reckon right, and tell the whole story? usage: figures.py BUILD [unittest options]
+"""Does the benchmark reckon right, and tell all? usage: figures.py BUILD [unittest options]
 
 Statistics, summary, the order of runs, stopping and going on, comparing two results, the report:
 with rows that only pretend to run. The last part runs the real thing once, on the smallest row.

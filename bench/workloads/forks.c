@@ -1,6 +1,6 @@
 /*
- * forks: a process with a heap forks again and again, as servers and shells do. The child checks some
- * of what it inherited, frees some of it, allocates, and ends; the parent goes on allocating
+ * forks: a process with a heap forks again and again, as servers and shells do. The child checks
+ * some of what it inherited, frees some of it, allocates, and ends; the parent goes on allocating
  * meanwhile and checks in the end that nothing of its own has changed. Every page that a child's
  * allocator touches is copied: an allocator that writes all over its lists pays here.
  *

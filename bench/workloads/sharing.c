@@ -1,7 +1,7 @@
 /*
- * sharing: false sharing that an allocator causes or spreads. Each thread writes to small objects of
- * its own, over and over; where two of them lie in one cache line, each write waits for the other
- * processor.
+ * sharing: false sharing that an allocator causes or spreads. Each thread writes to small objects
+ * of its own, over and over; where two of them lie in one cache line, each write waits for the
+ * other processor.
  *
  *     active    threads allocate at the same time: does the allocator put objects of different
  *               threads into one line?

@@ -1,7 +1,7 @@
 /*
  * signals: threads allocate while a timer interrupts the process thousands of times a second. The
- * handler does what a handler may: it counts and writes to its own stack. What is measured is how an
- * allocator bears being interrupted anywhere, above all one that works in sequences that start over.
+ * handler does what a handler may: it counts and writes to its own stack. What is measured is how
+ * an allocator bears being interrupted anywhere, above all one whose sequences start over then.
  */
 #include "common.h"
 
