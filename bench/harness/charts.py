@@ -99,7 +99,7 @@ def scaling(result, look):
                 speed = base["wall"]["median"] * more / cell["wall"]["median"]
                 lines.setdefault(name, []).append((row["threads"], speed))
         everything = [point for points in lines.values() for point in points]
-        plot = svg.Plot(svg.Scale([x for x, _ in everything]),
+        plot = svg.Plot(svg.Scale([x for x, _ in everything], marks=[r["threads"] for r in rows]),
                         svg.Scale([y for _, y in everything]), "threads", "throughput")
         for name, points in lines.items():
             shape, colour = look.of(name)
@@ -108,6 +108,19 @@ def scaling(result, look):
                 plot.point(x, y, shape, colour, f"{name}, {x} threads: {y:.2f}")
         plots.append((family, plot.svg(f"{family}: throughput by threads")))
     return plots
+
+
+# where the sum of resident memory is more than this times the sum of the shares, several processes
+# hold the same pages, and the shares are shown: the copies of a forked child are not memory
+SHARED = 1.5
+# smaller than this, it is libc's pages that are shared
+SHARED_FROM_KB = 16384
+
+
+def _column(lines):
+    """1, resident memory, or 2, the proportional share."""
+    resident, share = (max(s[i] for samples in lines.values() for s in samples) for i in (1, 2))
+    return 2 if resident > SHARED_FROM_KB and resident > SHARED * share else 1
 
 
 def over_time(result, look):
@@ -121,13 +134,14 @@ def over_time(result, look):
         lines = watched.get(row["name"])
         if not lines or row["group"] in QUIET:
             continue
+        kind = _column(lines)
         plot = svg.Plot(svg.Scale([samples[-1][0] for samples in lines.values()]),
-                        svg.Scale([s[1] / 1024 for samples in lines.values() for s in samples]),
-                        "seconds", "resident, MB")
+                        svg.Scale([s[kind] / 1024 for samples in lines.values() for s in samples]),
+                        "seconds", ("resident, MB", "proportional share, MB")[kind - 1])
         for name, samples in lines.items():
-            plot.line([(s[0], s[1] / 1024) for s in samples], look.of(name)[1], name)
+            plot.line([(s[0], s[kind] / 1024) for s in samples], look.of(name)[1], name)
             last = samples[-1]
-            plot.point(last[0], last[1] / 1024, *look.of(name), name, 3.5)
+            plot.point(last[0], last[kind] / 1024, *look.of(name), name, 3.5)
         plots.append((row["name"], plot.svg(f"{row['name']}: memory over time")))
     return plots
 

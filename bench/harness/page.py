@@ -153,7 +153,7 @@ def html(result):
         _section("More threads", "Throughput; 1 is what glibc does with the fewest threads.",
                  charts.scaling(result, look)),
         _section("Memory over time", "Resident memory of all processes, in a run that was watched "
-                 "and not timed.", charts.over_time(result, look)),
+                 "and not timed. Where several share pages, the sum of their proportional shares.", charts.over_time(result, look)),
         _tables(result, others),
         _section("All runs", "One mark per run, the stroke is the median; relative to glibc's "
                  "median.", charts.distributions(result, look)),

@@ -43,7 +43,9 @@ def text(x, y, words, anchor="middle", size=FONT, extra=""):
 class Scale:
     """From values to places; logarithmic for ratios, from zero for amounts."""
 
-    def __init__(self, values, log=False):
+    def __init__(self, values, log=False, marks=None):
+        # where ticks are, if that is known better
+        self.marks = marks
         low, high = min(values), max(values)
         self.log = log
         if log:
@@ -66,7 +68,7 @@ class Scale:
         return self.start + (self.end - self.start) * part
 
     def ticks(self, most=5):
-        return self._log_ticks(most) if self.log else self._even_ticks(most)
+        return self.marks or (self._log_ticks(most) if self.log else self._even_ticks(most))
 
     def _even_ticks(self, most):
         step = 10.0 ** math.floor(math.log10((self.high - self.low) / most))
