@@ -19,7 +19,7 @@ from harness.schedule import Schedule  # noqa: E402
 
 FULL_RUNS, QUICK_RUNS = 10, 3
 # what is promised (60 and 3 minutes), less the time for the report
-FULL_SECONDS, QUICK_SECONDS = 57 * 60, 165
+FULL_SECONDS, QUICK_SECONDS = 57 * 60, 170
 
 
 def parse(arguments):

@@ -27,13 +27,13 @@ def _scaling():
     rows = []
     for n in _thread_counts():
         rows.append(Workload(f"trees-{n}", f"build and drop binary trees, {n} at a time",
-                             (f"17 18 {n}", f"16 12 {n}"), "trees", family="trees", threads=n,
+                             (f"17 18 {n}", f"16 6 {n}"), "trees", family="trees", threads=n,
                              quick=n <= 2))
         rows.append(Workload(f"server-{n}", f"live objects handed on from thread to thread, {n} "
                              "at a time", (f"{n} 30 80000", f"{n} 10 50000"), "server",
                              family="server", threads=n, quick=n == 2))
         rows.append(Workload(f"prodcons-{n}", f"{n} allocate, {n} others free",
-                             (f"{n * 2000000} {n}", f"{n * 700000} {n}"), "prodcons",
+                             (f"{n * 2000000} {n}", f"{n * 400000} {n}"), "prodcons",
                              family="prodcons", threads=n, quick=n == 1))
     return sorted(rows, key=lambda row: row.family)
 
@@ -42,11 +42,11 @@ def workloads():
     return [
         *_scaling(),
         Workload("cache", "a cache under replacement, sizes shifting between phases",
-                 ("64 3000000 12", "24 800000 8"), quick=True),
-        Workload("churn", "threads come and go, leaving objects behind", ("8000", "1500"),
+                 ("64 3000000 12", "24 500000 8"), quick=True),
+        Workload("churn", "threads come and go, leaving objects behind", ("8000", "800"),
                  quick=True),
         Workload("regrow", "realloc: four strings to 64 MiB (quick: 32), many small vectors",
-                 ("64 20000 25", "32 10000 5"), quick=True),
+                 ("64 20000 25", "32 10000 3"), quick=True),
         Workload("sharing-active", "threads write to small objects of their own",
                  ("active 2 100000 1000", "active 2 40000 1000"), "sharing", counts=TIME),
         Workload("sharing-passive", "the same after a neighbour was given away",
@@ -54,14 +54,14 @@ def workloads():
         Workload("idle", "400 threads that have freed everything and wait", ("400", "400"),
                  counts=MEMORY, quick=True),
         # a second of it is waiting: wall time would say nothing
-        Workload("burst", "300 MB (quick: 150) of small objects come and go", ("300 1", "150 1"),
+        Workload("burst", "300 MB (quick: 100) of small objects come and go", ("300 1", "100 1"),
                  counts=frozenset(["cpu", "peak_kb"]), quick=True),
         Workload("residue", "four bursts of 150 MB; one object in 100 stays, 10 s of little work",
                  ("150 10 4 100", "60 2 4 100"), "burst", counts=frozenset(["cpu", "peak_kb"]),
                  most_runs=3),
-        Workload("big", "blocks of 1 to 64 MiB, a tenth of them written", ("1200", "300"),
+        Workload("big", "blocks of 1 to 64 MiB, a tenth of them written", ("1200", "150"),
                  quick=True),
-        Workload("awkward", "blocks of 1.05 times a power of two, to 2.1 MiB", ("4000", "1000"),
+        Workload("awkward", "blocks of 1.05 times a power of two, to 2.1 MiB", ("4000", "500"),
                  quick=True),
         Workload("signals", "two threads allocate under 5000 signals a second",
                  ("2 2000000", "2 600000"), "signals"),
@@ -118,26 +118,26 @@ def programs():
               "version": ["/usr/bin/python3", "--version"]}
     return [
         *servers.everything(),
-        Command("python", "CPython: records, JSON, text, classes, buffers", (30, 6), _python,
+        Command("python", "CPython: records, JSON, text, classes, buffers", (30, 4), _python,
                 must_say="ok objects", quick=True, **python),
-        Command("python-malloc", "the same with every object from malloc", (30, 6), _python,
+        Command("python-malloc", "the same with every object from malloc", (30, 4), _python,
                 must_say="ok objects", environment={"PYTHONMALLOC": "malloc"}, quick=True,
                 **python),
-        Command("perl", "perl: hashes, strings, regular expressions", (20, 6),
+        Command("perl", "perl: hashes, strings, regular expressions", (20, 4),
                 lambda place, row: (["perl", place.script("words.pl"), str(row.size)], None),
                 must_say="ok words", needs="perl", package="perl",
                 version=["perl", "-e", "print $^V"], quick=True),
-        Command("lua", "lua: tables, closures, strings", (40, 12),
+        Command("lua", "lua: tables, closures, strings", (40, 8),
                 lambda place, row: (["lua5.4", place.script("tables.lua"), str(row.size)], None),
                 must_say="ok tables", needs="lua5.4", package="lua5.4", version=["lua5.4", "-v"],
                 quick=True),
-        Command("sqlite", "sqlite3: an in-memory database", (40000, 10000),
+        Command("sqlite", "sqlite3: an in-memory database", (40000, 7000),
                 lambda place, row: (["sqlite3", "-batch", "-bail", ":memory:"], row.input),
                 input=inputs.sql_script, must_say="\nok\n", needs="sqlite3", package="sqlite3",
                 version=["sqlite3", "--version"], quick=True),
-        _compiler("gcc", (120, 28), quick=True),
+        _compiler("gcc", (120, 20), quick=True),
         _compiler("clang", (80, 20)),
-        Command("git", "git gc of a generated repository", (1500, 200),
+        Command("git", "git gc of a generated repository", (1500, 120),
                 lambda place, row: (["git", "-C", row.input, "-c", "pack.threads=1", "-c",
                                      "gc.aggressiveWindow=20", "gc", "--aggressive", "--quiet",
                                      "--prune=now"], None),

@@ -56,7 +56,7 @@ class Redis(Server):
 
     program = "redis-server"
 
-    def __init__(self, name, about, load, sizes=(80000, 30000), **known):
+    def __init__(self, name, about, load, sizes=(80000, 16000), **known):
         super().__init__(name, about, sizes, needs="redis-server", package="redis-server",
                          version=["redis-server", "--version"], **known)
         self.make_load = load
