@@ -109,6 +109,7 @@ def make_head(options, rows, allocators, skipped, absent):
         "format": results.FORMAT,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "machine": machine.describe(),
+        "bench": machine.source_checksum(BENCH),
         "settings": {"runs": options.runs, "quick": options.quick, "pin": options.pin,
                      "extra": [absolute(text) for text in options.peer], "env": options.env},
         "allocators": {name: peer.about for name, peer in allocators.items()},

@@ -9,6 +9,8 @@ NAMES = {"cpu": "CPU time", "wall": "elapsed", "peak_kb": "peak memory"}
 def differences(before, after):
     """Lines on what makes the two hard to compare, or explains a change."""
     lines = []
+    if before.get("bench") != after.get("bench"):
+        lines.append("the benchmark itself has changed: rows may do other work")
     for fact in sorted(before["machine"].keys() | after["machine"].keys()):
         old, new = before["machine"].get(fact), after["machine"].get(fact)
         if old != new and fact != "load":

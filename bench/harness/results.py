@@ -103,6 +103,8 @@ SAME = ["kernel", "architecture", "processor", "processors", "memory_kb", "libc"
 
 def check_same(head, now):
     """Raises ResultError unless `now` (a head) is of the same machine, allocators and rows."""
+    if head.get("bench") != now.get("bench"):
+        raise ResultError("the benchmark itself has changed since it was begun")
     for fact in SAME:
         if head["machine"].get(fact) != now["machine"].get(fact):
             raise ResultError(f"it was begun with {fact} {head['machine'].get(fact)}, and now that "
