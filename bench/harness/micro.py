@@ -22,7 +22,8 @@ class Benchmark(Row):
     def __init__(self, program, test=None, group="micro"):
         name, _, threads = (test or program).partition("/real_time/threads:")
         # layers have the names of what they are; calls of malloc that of the call
-        super().__init__(f"{name}-t{threads}" if threads else name, _about(name, threads))
+        super().__init__(f"{name}-t{threads}" if threads else name,
+                         _about(name, threads) if test else "single calls, with Google Benchmark")
         self.program = program
         self.test = test
         self.group = group
