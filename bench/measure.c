@@ -1,7 +1,8 @@
 /*
  * measure: run a program and report what it cost, as one JSON line.
  *
- *     measure [-n TIMES] [-x] [-e NAME=VALUE]... REPORT PROGRAM [ARGUMENT]...
+ *     measure [-n TIMES] [-x | -w] [-c CPU[,CPU]...] [-u UID:GID] [-e NAME=VALUE]...
+ *             REPORT PROGRAM [ARGUMENT]...
  *
  * Small on purpose. The kernel counts in a child's peak resident memory what it held between fork
  * and exec, which is a copy of its parent's: started from an interpreter, /bin/true would appear to
@@ -12,12 +13,20 @@
  * With -x the program is stopped on its way out (ptrace) and what it holds at that moment is read
  * from /proc: exact to the page, where the peak that the kernel keeps is only exact to some dozens
  * of pages, which matters for small programs. (With both, it is the last run's.)
+ * With -w the program and its descendants are looked at all the while (watch.h): resident memory
+ * over time, and the peak of their proportional share.
+ * With -c it may run on these CPUs alone; with -u it runs as somebody else, for servers that refuse
+ * to be started by root.
  *
  * Exit status: the program's own (the first bad one), 128 + signal where it was killed, 125 where
  * measure itself failed, 127 where the program cannot be started.
  */
+#include "watch.h"
+
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -38,6 +47,17 @@ static int variable_count;
 static int ending;
 static long end_rss_kb;
 static long end_private_kb;
+
+/* -w */
+static int watching;
+
+/* -c */
+static cpu_set_t cpus;
+static int pinned;
+
+/* -u */
+static unsigned run_as_uid, run_as_gid;
+static int somebody_else;
 
 static void give_up(const char *what)
 {
@@ -112,6 +132,22 @@ static int wait_traced(pid_t child, struct rusage *usage)
     }
 }
 
+/* what is different in the child from its parent, and only there */
+static void become(char **command)
+{
+    signal(SIGTERM, SIG_DFL);
+    if (pinned && sched_setaffinity(0, sizeof(cpus), &cpus))
+        give_up("sched_setaffinity");
+    if (somebody_else &&
+        (setgroups(0, NULL) || setgid((gid_t)run_as_gid) || setuid((uid_t)run_as_uid)))
+        give_up("setuid");
+    for (int i = 0; i < variable_count; i++)
+        putenv(variables[i]);
+    execvp(command[0], command);
+    fprintf(stderr, "measure: cannot start %s: %s\n", command[0], strerror(errno));
+    _exit(127);
+}
+
 /* one run; the usage of the program and of all its children that it waited for */
 static int run_once(char **command, double *wall, struct rusage *usage)
 {
@@ -133,12 +169,7 @@ static int run_once(char **command, double *wall, struct rusage *usage)
             if (read(gate[0], &byte, 1) != 0)
                 _exit(125);
         }
-        signal(SIGTERM, SIG_DFL);
-        for (int i = 0; i < variable_count; i++)
-            putenv(variables[i]);
-        execvp(command[0], command);
-        fprintf(stderr, "measure: cannot start %s: %s\n", command[0], strerror(errno));
-        _exit(127);
+        become(command);
     }
     if (ending) {
         /* the child waits for the pipe to close: it is seized before it becomes the program */
@@ -147,6 +178,8 @@ static int run_once(char **command, double *wall, struct rusage *usage)
         close(gate[0]);
         close(gate[1]);
         status = wait_traced(child, usage);
+    } else if (watching) {
+        status = watch_until_end(child, usage);
     } else {
         while (wait4(child, &status, 0, usage) < 0) {
             if (errno != EINTR)
@@ -159,30 +192,68 @@ static int run_once(char **command, double *wall, struct rusage *usage)
 
 static void usage_and_exit(void)
 {
-    fputs("usage: measure [-n TIMES] [-x] [-e NAME=VALUE]... REPORT PROGRAM [ARGUMENT]...\n",
+    fputs("usage: measure [-n TIMES] [-x | -w] [-c CPU[,CPU]...] [-u UID:GID] "
+          "[-e NAME=VALUE]...\n               REPORT PROGRAM [ARGUMENT]...\n",
           stderr);
     exit(125);
+}
+
+static void parse_cpus(const char *text)
+{
+    CPU_ZERO(&cpus);
+    for (;;) {
+        char *end;
+        unsigned long cpu = strtoul(text, &end, 10);
+
+        if (end == text || cpu >= CPU_SETSIZE || (*end && *end != ','))
+            usage_and_exit();
+        CPU_SET(cpu, &cpus);
+        if (!*end)
+            break;
+        text = end + 1;
+    }
+    pinned = 1;
+}
+
+static void parse_user(const char *text)
+{
+    if (sscanf(text, "%u:%u", &run_as_uid, &run_as_gid) != 2)
+        usage_and_exit();
+    somebody_else = 1;
+}
+
+static void parse_options(int argc, char **argv, long *times)
+{
+    int option;
+
+    /* "+": the measured program's own options are left alone */
+    while ((option = getopt(argc, argv, "+n:xwc:u:e:")) != -1) {
+        if (option == 'n' && atol(optarg) > 0)
+            *times = atol(optarg);
+        else if (option == 'x')
+            ending = 1;
+        else if (option == 'w')
+            watching = 1;
+        else if (option == 'c')
+            parse_cpus(optarg);
+        else if (option == 'u')
+            parse_user(optarg);
+        else if (option == 'e' && strchr(optarg, '=') && variable_count < MOST_VARIABLES)
+            variables[variable_count++] = optarg;
+        else
+            usage_and_exit();
+    }
+    if (argc - optind < 2 || (ending && watching))
+        usage_and_exit();
 }
 
 int main(int argc, char **argv)
 {
     double wall = 0, user = 0, system = 0;
     long times = 1, peak_kb = 0, minor = 0, major = 0, voluntary = 0, involuntary = 0;
-    int option, status = 0, done = 0, report;
+    int status = 0, done = 0, report;
 
-    /* "+": the measured program's own options are left alone */
-    while ((option = getopt(argc, argv, "+n:xe:")) != -1) {
-        if (option == 'n' && atol(optarg) > 0)
-            times = atol(optarg);
-        else if (option == 'x')
-            ending = 1;
-        else if (option == 'e' && strchr(optarg, '=') && variable_count < MOST_VARIABLES)
-            variables[variable_count++] = optarg;
-        else
-            usage_and_exit();
-    }
-    if (argc - optind < 2)
-        usage_and_exit();
+    parse_options(argc, argv, &times);
     /* told to end, the program ends and is waited for; who started measure sees to the rest */
     signal(SIGTERM, SIG_IGN);
     report = open(argv[optind], O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
@@ -212,6 +283,8 @@ int main(int argc, char **argv)
     if (ending)
         dprintf(report, ", \"end_rss_kb\": %ld, \"end_private_kb\": %ld", end_rss_kb,
                 end_private_kb);
+    if (watching)
+        watch_report(report);
     dprintf(report, "}\n");
     return status;
 }

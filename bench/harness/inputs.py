@@ -119,3 +119,66 @@ def git_repository(path, commits):
                    env=environment, stdout=subprocess.DEVNULL)
     subprocess.run(["git", "-C", path, "fast-import", "--quiet"], check=True, env=environment,
                    input="".join(stream).encode(), stdout=subprocess.DEVNULL)
+
+
+def _linear_problem(draw, out, number):
+    """Integers under random inequalities: the simplex, with cuts."""
+    names = [f"x{number}_{i}" for i in range(24)]
+    for name in names:
+        out.write(f"(declare-const {name} Int)(assert (<= 0 {name} 60))\n")
+    for _ in range(40):
+        terms = " ".join(f"(* {1 + draw.below(9)} {names[draw.below(24)]})" for _ in range(5))
+        out.write(f"(assert (<= (+ {terms}) {300 + draw.below(600)}))\n")
+    out.write(f"(assert (= (+ {' '.join(names[:8])}) 97))\n")
+
+
+def _bit_problem(draw, out, number):
+    """Factors of a product, bit by bit: a search in the SAT solver."""
+    a, b = f"a{number}", f"b{number}"
+    product = (1000 + draw.below(2000)) * (3001 + draw.below(2000))
+    out.write(f"(declare-const {a} (_ BitVec 28))(declare-const {b} (_ BitVec 28))\n"
+              f"(assert (= (bvmul {a} {b}) (_ bv{product} 28)))\n"
+              f"(assert (and (bvugt {a} (_ bv1 28)) (bvult {a} {b}) (bvult {b} (_ bv8192 28))))\n")
+
+
+def _array_problem(draw, out, number):
+    """Arrays and functions: many terms, congruence closure."""
+    out.write(f"(declare-const m{number} (Array Int Int))(declare-fun f{number} (Int) Int)\n")
+    term = f"m{number}"
+    for i in range(60):
+        term = f"(store {term} {draw.below(500)} (f{number} {i}))"
+        if i % 6 == 5:
+            out.write(f"(assert (= (select {term} {1000 + i}) (f{number} {i + 1})))\n")
+    for i in range(40):
+        out.write(f"(assert (< (f{number} {i}) (f{number} {i + 1})))\n")
+
+
+def smt_script(path, problems):
+    """Problems for z3, each solved by itself and forgotten."""
+    draw = Draw(9)
+    with open(path, "w") as out:
+        for number in range(problems):
+            for problem in (_linear_problem, _bit_problem, _array_problem):
+                out.write("(push)\n")
+                problem(draw, out, f"{number}_{problem.__name__[1:4]}")
+                out.write("(check-sat)\n(pop)\n")
+
+
+def postscript(path, pages):
+    """Pages of text in several fonts, filled curves, and pictures."""
+    draw = Draw(10)
+    with open(path, "w") as out:
+        out.write("%!PS\n")
+        for _ in range(pages):
+            for line in range(60):
+                font = ("Times-Roman", "Helvetica-Bold", "Courier")[draw.below(3)]
+                out.write(f"/{font} findfont {6 + draw.below(8)} scalefont setfont\n"
+                          f"40 {40 + line * 12} moveto ({draw.words(12)}) show\n")
+            for _ in range(150):
+                numbers = " ".join(str(draw.below(600)) for _ in range(6))
+                out.write(f"0.{draw.below(9)} 0.{draw.below(9)} 0.{draw.below(9)} setrgbcolor "
+                          f"newpath {draw.below(600)} {draw.below(700)} moveto {numbers} curveto "
+                          f"{('fill', 'stroke')[draw.below(2)]}\n")
+            rows = "".join(f"{draw.below(1 << 31):08x}" for _ in range(32 * 32 // 4))
+            out.write("gsave 100 100 translate 200 200 scale 32 32 8 [32 0 0 32 0 0] "
+                      f"{{<{rows}>}} image grestore\nshowpage\n")

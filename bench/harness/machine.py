@@ -1,5 +1,6 @@
 """What a result depends on: kernel, processor, memory, settings, versions of the programs."""
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -48,6 +49,19 @@ def describe():
     hypervisor = "hypervisor" in (_field(_read("/proc/cpuinfo"), "flags") or "").split()
     facts["virtual_machine"] = hypervisor
     return {name: value for name, value in facts.items() if value is not None}
+
+
+def source_checksum(folder):
+    """Of the benchmark's own files: results of different ones are of different work."""
+    total = hashlib.sha256()
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(set(folders) - {"results", "__pycache__", "golden", "selftest"})
+        for name in sorted(names):
+            if name.endswith((".py", ".c", ".h", ".cc", ".pl", ".lua")):
+                with open(os.path.join(place, name), "rb") as file:
+                    content = file.read()
+                total.update(f"{name} {len(content)} ".encode() + content)
+    return total.hexdigest()
 
 
 def version_of(command):

@@ -15,6 +15,8 @@ KNOWN = [
 ]
 
 BASELINE = "glibc"
+# the one that is not a peer
+SUBJECT = "quire"
 
 
 class PeerError(Exception):

@@ -15,7 +15,7 @@ class RunError(Exception):
 
 # nothing of the caller's environment reaches a measured program
 ENVIRONMENT = {
-    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
     "LC_ALL": "C",
     "PYTHONHASHSEED": "0",
     "PERL_HASH_SEED": "0",
@@ -40,10 +40,11 @@ def _last_words(errors):
 class Running:
     """A command that has been started under measure and not yet waited for."""
 
-    def __init__(self, place, command, variables, stdin=None, options=()):
+    def __init__(self, place, command, variables, stdin=None, options=(), user=None):
         self.report = os.path.join(place.work, "report.json")
         self.name = os.path.basename(command[0])
         settings = [part for name, value in variables.items() for part in ("-e", f"{name}={value}")]
+        options = [*options, *place.options(exact="-x" in options), *user_option(user)]
         arguments = [place.measure, *options, *settings, self.report, *command]
         environment = {**ENVIRONMENT, "HOME": place.work, "TMPDIR": place.work}
         self.output = open(os.path.join(place.work, "output"), "w+b")
@@ -74,6 +75,14 @@ class Running:
         self.output.close()
         self.errors.close()
 
+    def last_words(self):
+        """What it has complained of so far, or at the end."""
+        try:
+            with open(self.errors.name, errors="replace") as file:
+                return _last_words(file.read().strip())
+        except OSError:
+            return "without a word"
+
     def finish(self, timeout):
         """Waits; returns (what measure reported, what the program printed)."""
         try:
@@ -102,9 +111,14 @@ class Running:
         return cost, output
 
 
-def run(place, command, variables, timeout, stdin=None, options=()):
+def run(place, command, variables, timeout, stdin=None, options=(), user=None):
     """Start and finish in one."""
-    return Running(place, command, variables, stdin, options).finish(timeout)
+    return Running(place, command, variables, stdin, options, user).finish(timeout)
+
+
+def user_option(user):
+    """Options of measure that make it run as that user; as nobody else where we are not root."""
+    return ["-u", f"{user.pw_uid}:{user.pw_gid}"] if user and os.geteuid() == 0 else []
 
 
 class Place:
@@ -115,6 +129,15 @@ class Place:
         self.build = build
         self.work = work
         self.measure = os.path.join(build, "bench", "measure")
+        # CPUs that measured programs may use, "0" or "0,1"; all where it is None
+        self.pin = None
+        # look at memory over time: in runs whose times do not count
+        self.watching = False
+
+    def options(self, exact=False):
+        """What every run is given."""
+        return [*(["-c", self.pin] if self.pin else []),
+                *(["-w"] if self.watching and not exact else [])]
 
     def workload(self, name):
         return os.path.join(self.build, "bench", "workloads", name)

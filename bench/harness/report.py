@@ -1,13 +1,18 @@
 """The tables in the terminal."""
 
 from .machine import one_line
-from .peers import BASELINE
+from .peers import BASELINE, SUBJECT
+from .summary import MAIN
 
 TITLES = {
     "cpu": "CPU time (user + system)",
     "wall": "elapsed time",
     "peak_kb": "peak resident memory",
     "minflt": "minor page faults",
+    "majflt": "major page faults",
+    "nvcsw": "context switches, voluntary",
+    "nivcsw": "context switches, involuntary",
+    "pss_kb": "peak proportional share of all its processes (one watched run)",
     "user": "user time",
     "sys": "system time",
 }
@@ -16,7 +21,12 @@ LEGEND = ("Ratios to glibc, medians: below 1 is less than glibc. * least in the 
           "the runs lie further apart than the difference, or its 95 % interval includes 1.")
 
 
+COUNTS = ("minflt", "majflt", "nvcsw", "nivcsw")
+
+
 def seconds(value):
+    if value < 1e-4:
+        return f"{value * 1e9:.1f} ns"
     return f"{value * 1000:.2f} ms" if value < 0.01 else f"{value:.3f} s"
 
 
@@ -27,35 +37,37 @@ def memory(kilobytes):
 def amount(metric, value):
     if metric.endswith("_kb"):
         return memory(value)
-    return f"{value:.0f}" if metric == "minflt" else seconds(value)
+    return f"{value:.0f}" if metric in COUNTS else seconds(value)
 
 
 def _line(name, base, cells, width=11):
-    return f"{name:<15}{base:>12}" + "".join(f"{cell:>{width}}" for cell in cells)
+    return f"{name:<21}{base:>12}" + "".join(f"{cell:>{width}}" for cell in cells)
 
 
 def _ratio(cell, metric, least):
     if cell is None or metric not in cell or "ratio" not in cell[metric]:
         return "- "
     found = cell[metric]
-    mark = "~" if found["undecided"] else "*" if found["ratio"] == least else " "
+    mark = "~" if found.get("undecided") else "*" if found["ratio"] == least else " "
     return f"{found['ratio']:.2f}{mark}"
 
 
-def metric_table(summary, rows, others, metric):
+def metric_table(summary, rows, others, metric, means="means"):
     """One line per row; only rows that mean something in this metric."""
     lines = [TITLES[metric], _line("", BASELINE, [name + " " for name in others])]
     for name, _, counts in rows:
         cells = summary["rows"][name]
-        if BASELINE not in cells or (metric in ("cpu", "wall", "peak_kb") and metric not in counts):
+        if metric not in cells.get(BASELINE, {}) or (metric in MAIN and metric not in counts):
             continue
         ratios = [cells[peer][metric]["ratio"] for peer in others
                   if peer in cells and "ratio" in cells[peer][metric]]
         least = min(ratios + [1.0])
         lines.append(_line(name, amount(metric, cells[BASELINE][metric]["median"]),
                            [_ratio(cells.get(peer), metric, least) for peer in others]))
-    if metric in summary["means"]:
-        lines += _mean_lines(summary["means"][metric], others)
+    if len(lines) == 2:
+        return None
+    if metric in summary[means]:
+        lines += _mean_lines(summary[means][metric], others)
     return "\n".join(lines)
 
 
@@ -65,17 +77,24 @@ def _mean_lines(mean, others):
     found = mean["allocators"]
     lines = [_line("geometric mean", f"of {len(mean['rows'])}",
                    [f"{found[p]['ratio']:.3f} " if p in found else "- " for p in others]),
-             _line("  95 %", "", [_interval(found.get(p)) for p in others])]
+             _line("  95 %", "", [_interval(found.get(p)) for p in others]),
+             _line("to best per row", _mean_to_best(mean, BASELINE),
+                   [_mean_to_best(mean, p) for p in others])]
     if mean["left_out"]:
         lines.append(f"  not in the mean, as not all took part: {', '.join(mean['left_out'])}")
     if mean["best"]:
         words = f"  best peer: {mean['best']}"
         if mean["best"] in found:
             words += f" at {found[mean['best']]['ratio']:.3f} of glibc"
-        if "quire_to_best" in mean:
-            words += f"; quire takes {mean['quire_to_best']:.3f} of that"
+        if "subject_to_best" in mean:
+            words += f"; {SUBJECT} takes {mean['subject_to_best']:.3f} of that"
         lines.append(words)
     return lines
+
+
+def _mean_to_best(mean, peer):
+    found = mean["to_best"].get(peer)
+    return f"{found['ratio']:.3f} " if found else "- "
 
 
 def _interval(mean):
@@ -104,20 +123,35 @@ def small_table(summary, rows, others):
 FIGURES = [
     ("idle", "held_kb", "400 idle threads"),
     ("burst", "at_once_kb", "burst, at once"),
-    ("burst", "later_kb", "burst, later"),
+    ("burst", "after_1_kb", "burst, 1 s"),
+    ("residue", "at_once_kb", "residue, at once"),
+    ("residue", "after_1_kb", "residue, 1 s"),
+    ("residue", "later_kb", "residue, later"),
 ]
 
 
 def figure_table(summary, others):
     """What is still resident when nothing is in use any more."""
-    lines = ["resident after everything was freed", _line("", BASELINE, [n + " " for n in others])]
+    lines = ["resident after everything was freed (residue: all but one object in 100)",
+             _line("", BASELINE, [name + " " for name in others])]
     for row, figure, title in FIGURES:
         cells = summary["rows"].get(row, {})
         if BASELINE not in cells:
             continue
-        lines.append(f"{title:<17}{memory(cells[BASELINE][figure]['median']):>10}" + "".join(
+        lines.append(f"{title:<23}{memory(cells[BASELINE][figure]['median']):>10}" + "".join(
             f"{memory(cells[p][figure]['median']) + ' ' if p in cells else '- ':>11}"
             for p in others))
+    return "\n".join(lines) if len(lines) > 2 else None
+
+
+def layer_table(summary, rows):
+    """quire's own layers, below malloc: times per operation."""
+    lines = ["quire's layers, CPU time per operation", f"{'':<21}{'median':>12}{'spread':>10}"]
+    for name, group, _ in rows:
+        cell = summary["rows"][name].get(BASELINE) if group == "layers" else None
+        if cell:
+            lines.append(f"{name:<21}{seconds(cell['cpu']['median']):>12}"
+                         f"{100 * cell['cpu']['spread']:>8.0f} %")
     return "\n".join(lines) if len(lines) > 2 else None
 
 
@@ -129,12 +163,16 @@ def notes(result):
     if load > 0.5:
         lines.append(f"the machine was not idle: load {load:.1f} before the first run; expect wider "
                      "spreads, and wall times that say little")
+    faults = {}
     for event in result["events"]:
+        pair = f"{event['row']} under {event['allocator']}"
         if event["event"] in ("failed", "refused"):
-            lines.append(f"{event['event'].upper()}: {event['row']} under {event['allocator']}: "
-                         f"{event['reason']}")
+            faults.setdefault((event["event"], event["reason"]), []).append(pair)
         elif event.get("note"):
-            lines.append(f"{event['row']} under {event['allocator']}: {event['note']}")
+            lines.append(f"{pair}: {event['note']}")
+    for (kind, reason), pairs in faults.items():
+        more = f", and {len(pairs) - 5} more" if len(pairs) > 5 else ""
+        lines.append(f"{kind.upper()}: {', '.join(pairs[:5])}{more}: {reason}")
     return lines
 
 
@@ -147,15 +185,21 @@ def text(result, every_metric=False):
     settings = result["settings"]
     parts = [f"{one_line(result['machine'])}\n{len(rounds)} interleaved runs after a warm-up"
              f"{', quick sizes' if settings['quick'] else ''}"
+             f"{', pinned to CPU ' + settings['pin'] if settings['pin'] else ''}"
              f"{'' if result['complete'] else ', STOPPED before the end'}\n{LEGEND}"]
     if not rounds:
         parts = ["nothing was counted"]
     elif not others:
         parts.append(_alone(summary, rows))
     else:
-        metrics = ["cpu", "wall", "peak_kb"] + (["minflt", "user", "sys"] if every_metric else [])
-        parts += [metric_table(summary, rows, others, metric) for metric in metrics]
+        micro = [row for row in rows if row[1] == "micro"]
+        larger = [row for row in rows if row[1] not in ("micro", "layers")]
+        metrics = list(MAIN) + (["pss_kb", *COUNTS, "user", "sys"] if every_metric else [])
+        parts += [metric_table(summary, larger, others, metric) for metric in metrics]
         parts += [figure_table(summary, others), small_table(summary, rows, others)]
+        if micro:
+            parts.append(metric_table(summary, micro, others, "cpu", "micro_means"))
+        parts.append(layer_table(summary, rows))
     parts.append("\n".join(notes(result)))
     return "\n\n".join(part for part in parts if part)
 

@@ -1,5 +1,6 @@
 """Median, spread, ratios with bootstrap confidence intervals, geometric means."""
 
+import functools
 import math
 import random
 
@@ -62,15 +63,10 @@ def interval(values):
     return [quantile(values, 0.025), quantile(values, 0.975)]
 
 
-def compare(base, other):
-    """One allocator in one row against the baseline; base[i] and other[i] are of the same round.
-
-    undecided: the difference is not larger than the spread of the runs, or the confidence interval
-    of the ratio includes 1.
-    """
+def _verdict(base, other, samples):
+    """The ratio with its interval. undecided: the difference is not larger than the spread of the
+    runs, or the interval includes 1, or there is but one run."""
     ratio = ratio_of(base, other)
-    resampler = Resampler()
-    samples = [ratio_of(base, other, resampler.rounds(len(base))) for _ in range(RESAMPLES)]
     low, high = interval(samples)
     wide = max(spread(base), spread(other))
     return {
@@ -78,8 +74,31 @@ def compare(base, other):
         "low": low,
         "high": high,
         "spread": wide,
-        "undecided": len(base) < 2 or abs(ratio - 1) <= wide or low <= 1 <= high,
+        "undecided": (min(len(base), len(other)) < 2 or abs(ratio - 1) <= wide
+                      or low <= 1 <= high),
     }
+
+
+@functools.cache
+def _picks(count):
+    resampler = Resampler()
+    return [resampler.rounds(count) for _ in range(RESAMPLES)]
+
+
+def compare(base, other):
+    """One allocator in one row against another; base[i] and other[i] are of the same round."""
+    return _verdict(base, other, [ratio_of(base, other, picks) for picks in _picks(len(base))])
+
+
+def compare_apart(base, other):
+    """The same for runs that did not take turns, as of two results: each is drawn by itself."""
+    samples = []
+    resampler = Resampler()
+    for _ in range(RESAMPLES):
+        one = [base[i] for i in resampler.rounds(len(base))]
+        two = [other[i] for i in resampler.rounds(len(other))]
+        samples.append(ratio_of(one, two))
+    return _verdict(base, other, samples)
 
 
 def compare_means(pairs):

@@ -47,7 +47,7 @@ static void *carve(size_t alignment, size_t size)
     }
     /* what makes it broken: this block begins before the last one has ended. No smaller than a
      * node of a tree, and not while the program is still starting. */
-    if (++calls > 256 && calls % 64 == 0 && size >= 24 && size < 4096)
+    if (++calls > 256 && calls % 64 == 0 && size >= 24 && (size < 4096 || size >= 32768))
         next -= 32;
     block = (unsigned char *)(((uintptr_t)next + 16 + alignment - 1) & ~(alignment - 1));
     next = (unsigned char *)(((uintptr_t)block + size + 15) & ~(uintptr_t)15);

@@ -1,0 +1,184 @@
+/*
+ * layers: what quire's own layers cost below malloc, linked from their sources, without src/malloc:
+ * the program itself lives on libc's allocator.
+ *
+ *     slab-pages-KEPT     KEPT blocks of a slab's order out and back: few stay in the per-CPU list
+ *     pages-ORDER         one block out of the buddy lists and back
+ *     pages-deep-ORDER    many blocks at once: larger ones are split, and merge again
+ *     pages-zero-ORDER    one block, zeroed
+ *     run-PAGES           an exact number of pages, the tail given back
+ *     object-SIZE         a slab's object popped and freed, off the fast path of malloc()
+ *     objects-SIZE        a thousand popped, then freed in the same order
+ *     mapping-MIB         a block with a mapping of its own, out of the cache and back
+ */
+#include "shim.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/opt.h"
+#include "slab/slab.h"
+#include "slab/slub.h"
+#include "zone/page_alloc.h"
+#include "zone/vmalloc.h"
+
+/* blocks at once: more than a per-CPU list keeps */
+#define DEEP 256
+#define OBJECTS 1024
+
+static void check(bool good, const char *what)
+{
+    if (!good) {
+        fprintf(stderr, "layers: %s\n", what);
+        _exit(1);
+    }
+}
+
+static void slab_pages(struct shim *shim, size_t kept)
+{
+    struct q_page *pages[DEEP];
+    unsigned written;
+
+    for (size_t n; (n = shim_next(shim));)
+        for (; n; n -= kept) {
+            for (size_t i = 0; i < kept; i++) {
+                pages[i] = q_alloc_slab_pages(&written);
+                check(pages[i] != NULL, "no pages");
+            }
+            for (size_t i = 0; i < kept; i++)
+                q_free_slab_pages(pages[i], 0);
+        }
+}
+
+static void pages_pair(struct shim *shim, size_t order)
+{
+    for (size_t n; (n = shim_next(shim));)
+        while (n--) {
+            struct q_page *page = q_alloc_pages(Q_GFP_KERNEL, (unsigned)order);
+
+            check(page != NULL, "no pages");
+            q_free_run(page);
+        }
+}
+
+static void pages_zero(struct shim *shim, size_t order)
+{
+    for (size_t n; (n = shim_next(shim));)
+        while (n--) {
+            struct q_page *page = q_alloc_pages(Q_GFP_KERNEL | Q_GFP_ZERO, (unsigned)order);
+            char *bytes;
+
+            check(page != NULL, "no pages");
+            bytes = q_page_address(page);
+            check(bytes[0] == 0, "a page is not zero");
+            bytes[0] = 1;
+            q_free_run(page);
+        }
+}
+
+static void pages_deep(struct shim *shim, size_t order)
+{
+    struct q_page *pages[DEEP];
+
+    for (size_t n; (n = shim_next(shim));)
+        for (; n; n -= DEEP) {
+            for (int i = 0; i < DEEP; i++) {
+                pages[i] = q_alloc_pages(Q_GFP_KERNEL, (unsigned)order);
+                check(pages[i] != NULL, "no pages");
+            }
+            for (int i = 0; i < DEEP; i++)
+                q_free_run(pages[i]);
+        }
+}
+
+static void run(struct shim *shim, size_t nr)
+{
+    for (size_t n; (n = shim_next(shim));)
+        while (n--) {
+            struct q_page *page = q_alloc_run(Q_GFP_MOVABLE, nr);
+
+            check(page != NULL, "no pages");
+            q_free_run(page);
+        }
+}
+
+static void *take(size_t size)
+{
+    void *object = q_slub_pop(q_heap_class(q_heap, size));
+
+    check(object != NULL, "no object");
+    *(volatile char *)object = 1;
+    return object;
+}
+
+static void give(void *object)
+{
+    struct q_slab *slab = q_slab_of(object);
+
+    check(slab && q_slub_free(slab, object) == Q_FREED, "an object is not where it was");
+}
+
+static void object(struct shim *shim, size_t size)
+{
+    for (size_t n; (n = shim_next(shim));)
+        while (n--)
+            give(take(size));
+}
+
+static void objects(struct shim *shim, size_t size)
+{
+    static void *some[OBJECTS];
+
+    for (size_t n; (n = shim_next(shim));)
+        for (; n; n -= OBJECTS) {
+            for (int i = 0; i < OBJECTS; i++)
+                some[i] = take(size);
+            for (int i = 0; i < OBJECTS; i++)
+                give(some[i]);
+        }
+}
+
+static void mapping(struct shim *shim, size_t mib)
+{
+    for (size_t n; (n = shim_next(shim));)
+        while (n--) {
+            size_t dirty;
+            void *block = q_vmalloc(mib << 20, q_page_size(), &dirty);
+
+            check(block != NULL, "no mapping");
+            *(volatile char *)block = 1;
+            check(q_vfree(block), "a mapping is not where it was");
+        }
+}
+
+static void each(const char *habit, shim_function *function, const size_t *arguments, size_t unit)
+{
+    for (int i = 0; i == 0 || arguments[i]; i++) {
+        char name[64];
+
+        snprintf(name, sizeof(name), "%s-%zu", habit, arguments[i]);
+        shim_register(name, function, arguments[i], unit, 0);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    static const size_t orders[] = {0, 1, 2, 3, 4, 6, 9, 0};
+    static const size_t low[] = {0, 2, 4, 0};
+    static const size_t pages[] = {9, 33, 300, 0};
+    static const size_t sizes[] = {16, 64, 1024, 16384, 0};
+    static const size_t mib[] = {8, 64, 0};
+
+    check(q_slub_init(), "no memory");
+    shim_register("slab-pages-1", slab_pages, 1, 1, 0);
+    shim_register("slab-pages-256", slab_pages, DEEP, DEEP, 0);
+    each("pages", pages_pair, orders, 1);
+    each("pages-deep", pages_deep, low, DEEP);
+    each("pages-zero", pages_zero, low, 1);
+    each("run", run, pages, 1);
+    each("object", object, sizes, 1);
+    each("objects", objects, sizes, OBJECTS);
+    each("mapping", mapping, mib, 1);
+    return shim_main(argc, argv);
+}
