@@ -43,7 +43,7 @@ static void slab_pages(struct shim *shim, size_t kept)
     for (size_t n; (n = shim_next(shim));)
         for (; n; n -= kept) {
             for (size_t i = 0; i < kept; i++) {
-                pages[i] = q_alloc_slab_pages(&written);
+                pages[i] = q_alloc_slab_pages(1, &written);
                 check(pages[i] != NULL, "no pages");
             }
             for (size_t i = 0; i < kept; i++)
