@@ -118,4 +118,6 @@ void q_cow_lose(int error)
         for (size_t i = 0; i < s->ranges.nr; i++)
             q_uffd_protect(&q_cow.uffd, s->ranges.at[i].start,
                            s->ranges.at[i].end - s->ranges.at[i].start, false);
+    /* Who is reading a saved page just now finds the error afterwards. */
+    q_store_reset();
 }

@@ -26,12 +26,23 @@ static void unlink_live(struct quire_snapshot *s)
     }
 }
 
+/* Whether one lives that is not lost. */
+static bool any_live(void)
+{
+    for (const struct quire_snapshot *s = q_cow.live; s != NULL; s = s->older)
+        if (q_cow_error(s) == 0)
+            return true;
+    return false;
+}
+
 /* Epochs of what still lives, ascending. Nobody changes the list: api_lock is held. */
 static size_t live_epochs(uint32_t *epoch, size_t room)
 {
     size_t nr = 0;
 
     for (const struct quire_snapshot *s = q_cow.live; s != NULL; s = s->older) {
+        if (q_cow_error(s) != 0)
+            continue;
         if (nr == room)
             return room + 1;
         epoch[nr++] = s->epoch;
@@ -88,7 +99,7 @@ static void release_protected(struct quire_snapshot *s)
     q_zone_fork_prepare(true);
     q_lock(&q_store.lock);
     unlink_live(s);
-    bool last = q_cow.live == NULL;
+    bool last = !any_live();
     if (last) {
         q_store_reset();
         atomic_store_explicit(&q_holder, NULL, memory_order_relaxed);
