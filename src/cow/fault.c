@@ -31,13 +31,25 @@ struct window {
     unsigned first, nr;
 };
 
+/* A leaf that nothing was saved of: if the one before was written from end to end, this one may be. */
+static unsigned first_guess(const struct q_leaf *leaf)
+{
+    const struct q_leaf *before = q_store_leaf(leaf->base - 1, false);
+    unsigned per_leaf = 1u << (Q_LEAF_SHIFT - q_page_shift);
+
+    return before != NULL && q_store_alive(before) && before->around >= AROUND_LEAF &&
+                   before->next == per_leaf
+               ? 2 * AROUND_LEAF
+               : 1;
+}
+
 /* How much to serve at once for a fault at page `at`, within the leaf and the snapshot's stretch. */
 static struct window choose(struct q_leaf *leaf, unsigned at, const struct q_range *r)
 {
     unsigned per_leaf = 1u << (Q_LEAF_SHIFT - q_page_shift);
     uintptr_t lo = q_max(r->start, leaf->base);
     uintptr_t hi = q_min(r->end, leaf->base + ((uintptr_t)1 << Q_LEAF_SHIFT));
-    unsigned around = leaf->around > 0 ? leaf->around : 1;
+    unsigned around = leaf->around > 0 ? leaf->around : first_guess(leaf);
 
     if (leaf->next == at && leaf->next != 0)
         around = around >= AROUND_LEAF ? per_leaf : 2 * around;

@@ -208,8 +208,7 @@ uint32_t q_store_find(uintptr_t addr, uint32_t epoch)
             q_cpu_relax();
             continue;
         }
-        if (leaf != NULL && atomic_load_explicit(&leaf->life, memory_order_acquire) ==
-                                atomic_load_explicit(&q_store.life, memory_order_relaxed) + 1)
+        if (leaf != NULL && q_store_alive(leaf))
             slot = walk(leaf, q_leaf_index(leaf, addr), epoch);
         atomic_thread_fence(memory_order_acquire); /* and its second half: all was read before */
         if (atomic_load_explicit(&q_store.shuffle, memory_order_relaxed) == before)
@@ -248,8 +247,7 @@ void q_store_prune(const uint32_t *live, size_t nr)
     for (size_t at = 0; at < DIR_SIZE; at++) {
         struct q_leaf *leaf = atomic_load_explicit(&dir[at], memory_order_acquire);
 
-        if (leaf == NULL || atomic_load_explicit(&leaf->life, memory_order_relaxed) !=
-                                atomic_load_explicit(&q_store.life, memory_order_relaxed) + 1)
+        if (leaf == NULL || !q_store_alive(leaf))
             continue;
         q_lock(&q_store.lock);
         atomic_fetch_add_explicit(&q_store.shuffle, 1, memory_order_relaxed);

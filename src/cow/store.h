@@ -69,6 +69,14 @@ Q_INLINE unsigned q_leaf_index(const struct q_leaf *leaf, uintptr_t addr)
     return (unsigned)((addr - leaf->base) >> q_page_shift);
 }
 
+/* Whether the leaf is of the store's present life; its heads count as 0 otherwise. */
+Q_INLINE bool q_store_alive(const struct q_leaf *leaf)
+{
+    /* Acquire: pairs with the release that made it so, after its heads were emptied. */
+    return atomic_load_explicit(&leaf->life, memory_order_acquire) ==
+           atomic_load_explicit(&q_store.life, memory_order_relaxed) + 1;
+}
+
 /* Epoch of the newest version of a page; 0: none. Lock held. */
 uint32_t q_store_newest(const struct q_leaf *leaf, unsigned index);
 

@@ -1,10 +1,14 @@
 /* life.c - one function at a time: what it gives, and how it fails. */
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -106,7 +110,7 @@ static void free_is_left_out(void)
           (unsigned long)full.bytes, (unsigned long)empty.bytes);
 }
 
-static void trim_while_held(void)
+static void trim_while_held_by(unsigned flags)
 {
     size_t size = 64u << 20;
     char *big = malloc(size), *small[64], *copy = malloc(size);
@@ -116,7 +120,7 @@ static void trim_while_held(void)
         small[i] = malloc(1u << 20);
         conform_fill(small[i], 1u << 20, 100 + (unsigned)i);
     }
-    quire_snapshot_t *s = take_protected();
+    quire_snapshot_t *s = take(flags);
     size_t before = conform_resident();
     free(big);
     for (int i = 0; i < 64; i++)
@@ -132,6 +136,11 @@ static void trim_while_held(void)
     quire_trim(0);
     CHECK(conform_resident() + (100u << 20) < before + size, "memory did not go back: %zu, now %zu",
           before, conform_resident());
+}
+
+static void trim_while_held(void)
+{
+    trim_while_held_by(0);
 }
 
 static void budget(void)
@@ -437,6 +446,59 @@ static void holder_goes_with_us(void)
     quire_snapshot_release(s);
 }
 
+/* From now on system call nr fails with EPERM; where arg is not 0, only with that second argument. */
+static void refuse(unsigned nr, unsigned arg)
+{
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0), /* the number */
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, nr, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 24), /* low half of the second argument */
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, arg, 0, arg != 0 ? 1 : 0),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog filter = {COUNT_OF(code), code};
+
+    REQUIRE(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0)
+        conform_skip("no seccomp filters here");
+}
+
+/* Docker's filter, for one: the same functions, by a holder process. */
+static void userfaultfd_refused(void)
+{
+    struct quire_snapshot_stat st;
+    ptrdiff_t distance;
+
+    refuse(SYS_userfaultfd, 0);
+    refuse(SYS_ioctl, 0xaa00); /* of /dev/userfaultfd */
+    quire_snapshot_t *s = take(0);
+    CHECK(quire_snapshot_stat(s, &st) == 0 && st.method == QUIRE_SNAPSHOT_BY_HOLDER);
+    CHECK(st.why_not != NULL && strstr(st.why_not, "unprivileged_userfaultfd") != NULL, "%s",
+          st.why_not);
+    errno = 0;
+    CHECK(quire_snapshot_view(s, &distance) == -1 && errno == ENOTSUP);
+    quire_snapshot_release(s);
+    image_of(0);
+    trim_while_held_by(0);
+}
+
+static void careful_copies_refused(void)
+{
+    refuse(SYS_process_vm_readv, 0);
+    view();
+    image_of(0);
+}
+
+static void processes_refused(void)
+{
+    refuse(SYS_clone, 0);
+    errno = 0;
+    CHECK(quire_snapshot_take(NULL, QUIRE_SNAPSHOT_HOLDER) == NULL && errno == EAGAIN, "errno %d",
+          errno);
+    free(malloc(100));
+}
+
 static const struct conform_case cases[] = {
     {"wrong arguments", wrong_arguments, 20},
     {"ranges", ranges, 20},
@@ -453,6 +515,9 @@ static const struct conform_case cases[] = {
     {"damaged images", damaged_images, 60},
     {"save fails", save_fails, 30},
     {"a holder process is not seen", holder_goes_with_us, 30},
+    {"userfaultfd refused", userfaultfd_refused, 30},
+    {"process_vm_readv refused", careful_copies_refused, 30},
+    {"processes refused", processes_refused, 30},
 };
 
 int main(int argc, char **argv)
