@@ -1,11 +1,15 @@
 /*
- * snapshot.c - snapshots against fork(2), row by row, with the target of each and whether it is met.
+ * snapshot.c - measures snapshots and fork(2) on the same heap; bench/snapshot.py runs it.
  *
- *   snapshot MiB huge|4k
+ *   snapshot MiB
  *
- * The heap is one of small blocks (4000 bytes), filled; run it with QUIRE_CONF=huge:on for huge
- * pages. Medians of several rounds. Each line: what, figure, figure of fork, ratio, target, verdict.
+ * The heap is one of small blocks (4000 bytes), all written. Prints a name and a number a line:
+ * microseconds unless the name says else; medians of several rounds.
  */
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,12 +48,9 @@ static double median(double *v, size_t n)
     return v[n / 2];
 }
 
-static void row(const char *what, double ours, double theirs, double target)
+static void say(const char *what, double value)
 {
-    double ratio = ours / theirs;
-
-    printf("%-44s %10.3f %10.3f  ratio %8.4f  target %7.4f  %s\n", what, ours, theirs, ratio, target,
-           target <= 0 ? "-" : (ratio <= target ? "met" : "not met"));
+    printf("%s %.6f\n", what, value);
     fflush(stdout);
 }
 
@@ -114,7 +115,7 @@ static double first_write(size_t n, size_t stride)
     return median(v, ROUNDS);
 }
 
-/* The same with a child that holds the memory. */
+/* The same while a child has the memory, too. */
 static double first_write_fork(size_t n, size_t stride)
 {
     double v[ROUNDS];
@@ -137,15 +138,130 @@ static double first_write_fork(size_t n, size_t stride)
     return median(v, ROUNDS);
 }
 
+/* --- a writer while the heap is saved -------------------------------------------------------- */
+
+#define MAX_OPS (1u << 22)
+#define PERIOD 100.0 /* us */
+
+static _Atomic bool saved;
+static float *latency; /* us, of each write */
+
+static void *save_it(void *arg)
+{
+    int fd = open("/dev/null", O_WRONLY);
+
+    if (quire_snapshot_save(arg, fd, NULL, NULL) != 0)
+        perror("quire_snapshot_save");
+    close(fd);
+    saved = true;
+    return NULL;
+}
+
+static int by_float(const void *a, const void *b)
+{
+    float x = *(const float *)a, y = *(const float *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+static void say_latency(const char *name, size_t n)
+{
+    char line[64];
+
+    if (n == 0)
+        return;
+    qsort(latency, n, sizeof(*latency), by_float);
+    snprintf(line, sizeof(line), "%s_p50", name);
+    say(line, latency[n / 2]);
+    snprintf(line, sizeof(line), "%s_p999", name);
+    say(line, latency[n - 1 - n / 1000]);
+    snprintf(line, sizeof(line), "%s_max", name);
+    say(line, latency[n - 1]);
+}
+
+/*
+ * Writes to random blocks, one each PERIOD as planned from the beginning: a pause counts for every
+ * write that should have happened in it.
+ */
+static size_t write_until(bool (*done)(void), double start)
+{
+    uint64_t rng = 88172645463325252u;
+    size_t n = 0;
+
+    while (n < MAX_OPS && !done()) {
+        double due = start + PERIOD * (double)n;
+
+        while (now_us() < due)
+            ;
+        rng ^= rng << 13;
+        rng ^= rng >> 7;
+        rng ^= rng << 17;
+        memset(block[rng % nr], 3, 64);
+        latency[n++] = (float)(now_us() - due);
+    }
+    return n;
+}
+
+static bool snapshot_done(void)
+{
+    return saved;
+}
+
+static pid_t child;
+
+static bool child_done(void)
+{
+    return waitpid(child, NULL, WNOHANG) != 0;
+}
+
+static void latency_while_saving(void)
+{
+    struct quire_snapshot_stat st;
+    pthread_t t;
+    double start = now_us();
+
+    quire_snapshot_t *s = take();
+    pthread_create(&t, NULL, save_it, s);
+    size_t n = write_until(snapshot_done, start);
+    pthread_join(t, NULL);
+    quire_snapshot_stat(s, &st);
+    say("save_ms", (now_us() - start) / 1000);
+    say("save_copied_mib", (double)st.saved_bytes / (1 << 20));
+    say("save_written_mib", (double)n * 4096 / (1 << 20));
+    quire_snapshot_release(s);
+    say_latency("writer", n);
+}
+
+static void latency_while_forked(void)
+{
+    double start = now_us();
+
+    child = fork();
+    if (child == 0) {
+        int fd = open("/dev/null", O_WRONLY);
+        char *copy =
+            mmap(NULL, 1 << 18, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        for (size_t i = 0; i < nr; i += 64) {
+            for (size_t k = 0; k < 64 && i + k < nr; k++)
+                memcpy(copy + k * 4096, block[i + k], BLOCK);
+            if (write(fd, copy, 1 << 18) < 0)
+                _exit(1);
+        }
+        _exit(0);
+    }
+    say_latency("writer_fork", write_until(child_done, start));
+}
+
 int main(int argc, char **argv)
 {
     size_t bytes = (argc > 1 ? strtoul(argv[1], NULL, 10) : 256) << 20;
-    int huge = argc > 2 && strcmp(argv[2], "huge") == 0;
     struct quire_snapshot_stat st;
 
     nr = bytes / 4096;
-    block = mmap(NULL, nr * sizeof(*block), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-                 0);
+    block =
+        mmap(NULL, nr * sizeof(*block), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    latency = mmap(NULL, MAX_OPS * sizeof(*latency), PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     for (size_t i = 0; i < nr; i++) {
         block[i] = malloc(BLOCK);
         if (block[i] == NULL)
@@ -154,13 +270,15 @@ int main(int argc, char **argv)
     }
     quire_snapshot_t *s = take();
     quire_snapshot_stat(s, &st);
-    printf("%zu MiB in %s pages, %lu stretches, by %s\n", bytes >> 20, huge ? "huge" : "4 KiB",
-           (unsigned long)st.ranges, st.method == QUIRE_SNAPSHOT_BY_PROTECTION ? "protection" : st.why_not);
     quire_snapshot_release(s);
-    row(huge ? "pause, us, against fork of the same huge heap" : "pause, us, against fork",
-        snapshot_pause(), fork_pause(), huge ? 1.0 / 6 : 0);
-    row("first write, dense, us per page", first_write(nr / 4, 1), first_write_fork(nr / 4, 1), 0.3);
-    row("first write, sparse, us per page", first_write(1000, nr / 1000 / 2),
-        first_write_fork(1000, nr / 1000 / 2), 3);
+    say("method", st.method);
+    say("pause", snapshot_pause());
+    say("pause_fork", fork_pause());
+    say("dense", first_write(nr / 4, 1));
+    say("dense_fork", first_write_fork(nr / 4, 1));
+    say("sparse", first_write(1000, nr / 1000 / 2));
+    say("sparse_fork", first_write_fork(1000, nr / 1000 / 2));
+    latency_while_saving();
+    latency_while_forked();
     return 0;
 }

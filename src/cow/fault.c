@@ -67,7 +67,7 @@ static struct window choose(struct q_leaf *leaf, unsigned at, const struct q_ran
     return (struct window){first, end - first};
 }
 
-/* Copy pages of one run into slots. One page was just written to, so it can be read. */
+/* Copy pages of one run into slots. A single page is being written to, so it can be read. */
 static bool copy_out(uintptr_t from, const uint32_t *slot, unsigned nr)
 {
     struct iovec to[Q_LEAF_PAGES], src = {(void *)from, (size_t)nr << q_page_shift};
@@ -83,7 +83,8 @@ static bool copy_out(uintptr_t from, const uint32_t *slot, unsigned nr)
         else
             to[n++] = (struct iovec){q_store_page(slot[i]), q_page_size()};
     }
-    return q_arch_syscall6(SYS_process_vm_readv, q_cow.pid, (long)to, n, (long)&src, 1, 0) ==
+    /* Of the two calls the one that pins the pool's huge pages, and not the heap's small ones. */
+    return q_arch_syscall6(SYS_process_vm_writev, q_cow.pid, (long)&src, 1, (long)to, n, 0) ==
            (long)src.iov_len;
 }
 
@@ -197,7 +198,7 @@ static void serve(const struct uffd_msg *m)
 
 _Noreturn void q_cow_serve(void)
 {
-    struct uffd_msg m[BATCH];
+    struct uffd_msg m[BATCH] = {0};
 
     for (;;) {
         long n = q_arch_syscall6(SYS_read, q_cow.uffd.fd, (long)m, sizeof(m), 0, 0, 0);

@@ -486,6 +486,7 @@ static void userfaultfd_refused(void)
 static void careful_copies_refused(void)
 {
     refuse(SYS_process_vm_readv, 0);
+    refuse(SYS_process_vm_writev, 0);
     view();
     image_of(0);
 }
