@@ -171,7 +171,10 @@ static void run(unsigned flags, int rounds, bool with_forks)
     uint64_t sum[ALIVE], rng = 3, newest = 0;
     pthread_t t[WRITERS + CHURNERS + 4];
     struct quire_snapshot_stat st = {0};
+    const char *more = getenv("SNAPSHOT_ROUNDS");
     size_t nr = 0;
+
+    rounds *= more != NULL ? atoi(more) : 1;
 
     for (int side = 0; side < 2; side++) {
         pairs[side] = aligned_alloc(PAGE, (size_t)PAIRS * PAGE);
@@ -218,23 +221,23 @@ static void run(unsigned flags, int rounds, bool with_forks)
 
 static void by_protection(void)
 {
-    run(0, 60, false);
+    run(0, 24, false);
 }
 
 static void with_forks(void)
 {
-    run(0, 40, true);
+    run(0, 16, true);
 }
 
 static void by_holder(void)
 {
-    run(QUIRE_SNAPSHOT_HOLDER, 20, false);
+    run(QUIRE_SNAPSHOT_HOLDER, 8, false);
 }
 
 static const struct conform_case cases[] = {
-    {"cuts among writers", by_protection, 100},
-    {"cuts among writers, with forks", with_forks, 100},
-    {"cuts among writers, by a holder process", by_holder, 100},
+    {"cuts among writers", by_protection, 600},
+    {"cuts among writers, with forks", with_forks, 600},
+    {"cuts among writers, by a holder process", by_holder, 600},
 };
 
 int main(int argc, char **argv)
