@@ -4,6 +4,7 @@
 #include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -284,6 +285,84 @@ static void unreadable_memory(void)
     quire_snapshot_release(s);
 }
 
+/*
+ * Two snapshots, of which the newer lacks part of a stretch of the older: serving a first write
+ * there must not open what lies beside it and is protected for the newer.
+ */
+static void neighbours_in_another_snapshot(void)
+{
+    enum { BYTES = 512 << 10, TRIES = 64 };
+    char *run[TRIES], *a = NULL, *b = NULL, c;
+
+    for (int i = 0; i < TRIES; i++) {
+        run[i] = malloc(BYTES);
+        memset(run[i], 1, BYTES);
+        if (i > 0 && a == NULL && run[i] == run[i - 1] + BYTES &&
+            (uintptr_t)run[i - 1] >> 21 == ((uintptr_t)run[i] + BYTES - 1) >> 21) {
+            a = run[i - 1];
+            b = run[i];
+        }
+    }
+    if (a == NULL)
+        conform_skip("no two runs side by side");
+    quire_snapshot_t *older = take_protected();
+    *(volatile char *)b = 2; /* saved for the older, and nothing beside it */
+    free(a);
+    quire_snapshot_t *newer = take(0);
+    for (size_t i = 0; i < BYTES; i += 4096) /* as whoever is given it next would, page after page */
+        ((volatile char *)a)[i] = 9;
+    memset(b, 3, BYTES);
+    size_t bad = 0;
+    for (size_t i = 0; i < BYTES; i += 4096) {
+        bad += quire_snapshot_read(older, b + i, &c, 1) != 1 || c != 1;
+        bad += quire_snapshot_read(newer, b + i, &c, 1) != 1 || c != (i == 0 ? 2 : 1);
+        bad += quire_snapshot_read(older, a + i, &c, 1) != 1 || c != 1;
+    }
+    CHECK(bad == 0, "%zu pages differ", bad);
+    quire_snapshot_release(older);
+    CHECK(quire_snapshot_read(newer, b, &c, 1) == 1 && c == 2);
+    quire_snapshot_release(newer);
+}
+
+static _Atomic bool stop_moving;
+
+static void *mover(void *arg)
+{
+    char *p = malloc(40u << 20);
+
+    for (size_t i = 0; !stop_moving; i++) {
+        size_t size = (40u + i % 7 * 3) << 20;
+        char *now = realloc(p, size);
+        if (now == NULL)
+            break;
+        p = now;
+        p[size - 1] = 1;
+    }
+    free(p);
+    return arg;
+}
+
+/* A block that realloc is moving is in every snapshot, at its old place or its new one. */
+static void block_on_the_move(void)
+{
+    struct quire_snapshot_stat st;
+    size_t missed = 0;
+    pthread_t t;
+
+    free(malloc(40u << 20));
+    pthread_create(&t, NULL, mover, NULL);
+    usleep(50000);
+    for (int i = 0; i < 400; i++) {
+        quire_snapshot_t *s = take(0);
+        quire_snapshot_stat(s, &st);
+        missed += st.bytes < 40u << 20;
+        quire_snapshot_release(s);
+    }
+    stop_moving = true;
+    pthread_join(t, NULL);
+    CHECK(missed == 0, "%zu times it was in neither place", missed);
+}
+
 static volatile char *volatile storm_at;
 
 static void storm(int sig)
@@ -510,6 +589,8 @@ static const struct conform_case cases[] = {
     {"child of fork", child_of_fork, 30},
     {"stack in the heap", stack_in_the_heap, 30},
     {"unreadable memory", unreadable_memory, 30},
+    {"neighbours in another snapshot", neighbours_in_another_snapshot, 30},
+    {"a block on the move", block_on_the_move, 60},
     {"signals that write", signals, 60},
     {"image", image, 30},
     {"image, by a holder process", image_by_holder, 30},
