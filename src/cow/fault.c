@@ -205,11 +205,7 @@ _Noreturn void q_cow_serve(void)
 
         for (long i = 0; i < n / (long)sizeof(m[0]); i++)
             serve(&m[i]);
-        if (n > 0) {
-            q_lock(&q_store.lock);
-            q_store_populate();
-            q_unlock(&q_store.lock);
-        } else if (n != -EINTR && n != -EAGAIN) {
+        if (n <= 0 && n != -EINTR && n != -EAGAIN) {
             /* The descriptor is no good: give up rather than let writers wait for ever. */
             q_lock(&q_store.lock);
             q_cow_lose(EIO);

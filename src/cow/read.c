@@ -96,6 +96,8 @@ Q_PUBLIC ssize_t quire_snapshot_read(const quire_snapshot_t *s, const void *from
 
         if (r == NULL && done > 0)
             break;
+        if (s->method == QUIRE_SNAPSHOT_BY_PROTECTION)
+            q_store_populate();
         error = r != NULL ? q_snapshot_copy(s, addr + done, (char *)buf + done, n) : EFAULT;
         done += n;
     }

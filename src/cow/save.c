@@ -65,6 +65,8 @@ static int put_record(struct writer *w, uintptr_t addr, const char *pages, unsig
 /* A batch of pages: those that are not zero, run by run. */
 static int put_batch(struct writer *w, uintptr_t addr, unsigned nr)
 {
+    if (w->s->method == QUIRE_SNAPSHOT_BY_PROTECTION)
+        q_store_populate();
     int error = q_snapshot_copy(w->s, addr, w->pages, (size_t)nr << q_page_shift);
 
     for (unsigned i = 0; i < nr && error == 0;) {

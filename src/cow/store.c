@@ -64,14 +64,23 @@ bool q_store_init(void)
 
 void q_store_populate(void)
 {
-    /* Refused before Linux 5.14: then the pages come one by one. */
-    if (q_store.pool == NULL || q_store.populated >= q_store.next_slot + slots_per_chunk() / 4 ||
-        q_store.populated >= q_store.nr_slots)
+    static _Atomic bool busy;
+    /* Relaxed throughout: wrong guesses cost time, or a little memory. */
+    uint32_t have = atomic_load_explicit(&q_store.populated, memory_order_relaxed);
+    uint32_t next = atomic_load_explicit(&q_store.next_slot, memory_order_relaxed);
+
+    if (q_store.pool == NULL || have >= next + slots_per_chunk() / 2 || have >= q_store.nr_slots ||
+        atomic_exchange_explicit(&busy, true, memory_order_relaxed))
         return;
-    size_t at = (size_t)q_store.populated << q_page_shift;
+    /* What the handler has run into meanwhile has its memory. */
+    have = (uint32_t)q_max(have, q_align_down(next, slots_per_chunk()));
+    size_t at = (size_t)have << q_page_shift;
     size_t end = q_min(at + CHUNK, (size_t)q_store.nr_slots << q_page_shift);
+    /* Refused before Linux 5.14: then the pages come one by one. */
     q_madvise(q_store.pool + at, end - at, MADV_POPULATE_WRITE);
-    q_store.populated = (uint32_t)(end >> q_page_shift);
+    atomic_store_explicit(&q_store.populated, (uint32_t)(end >> q_page_shift),
+                          memory_order_relaxed);
+    atomic_store_explicit(&busy, false, memory_order_relaxed);
 }
 
 static size_t home(uintptr_t base)

@@ -41,13 +41,13 @@ struct q_version {
 
 struct q_store {
     struct q_lock lock;
-    char *pool;                /* slot s is page s of it; slot 0 is never used */
-    struct q_version *version; /* [slot] */
-    uint32_t nr_slots;         /* room */
-    uint32_t next_slot;        /* never used from here on */
-    uint32_t free_slot;        /* chain through `older` */
-    uint32_t populated;        /* slots below have memory */
-    _Atomic uint32_t held;     /* slots in use */
+    char *pool;                 /* slot s is page s of it; slot 0 is never used */
+    struct q_version *version;  /* [slot] */
+    uint32_t nr_slots;          /* room */
+    _Atomic uint32_t next_slot; /* never used from here on */
+    uint32_t free_slot;         /* chain through `older` */
+    _Atomic uint32_t populated; /* slots below have memory, about */
+    _Atomic uint32_t held;      /* slots in use */
     _Atomic uint32_t life;
     _Atomic uint32_t shuffle; /* odd while versions are dropped */
     size_t budget;            /* bytes; 0: half of memory */
@@ -58,7 +58,12 @@ extern struct q_store q_store;
 /* Reserve the pool. False: no address space. */
 bool q_store_init(void);
 
-/* Memory for the first pages that will be saved, so that their faults need not wait for it. */
+/*
+ * Memory for the next pages that will be saved, so that no fault has to wait
+ * for it: getting 2 MiB may take milliseconds. Whoever takes or reads a
+ * snapshot does that for the handler. While one by protection is alive, or
+ * under api_lock.
+ */
 void q_store_populate(void);
 
 /* The leaf of addr; made where `make`. NULL: none, or no memory. Lock held where `make`. */

@@ -195,10 +195,8 @@ static int take_by_protection(struct quire_snapshot *s)
 
     s->faults_before = atomic_load_explicit(&q_cow.faults, memory_order_relaxed);
     s->saved_before = atomic_load_explicit(&q_cow.saved, memory_order_relaxed);
-    uint64_t mask = q_signals_block();
-    q_lock(&q_store.lock);
     q_store_populate();
-    q_unlock(&q_store.lock);
+    uint64_t mask = q_signals_block();
     q_enter();
     if (lock_zones()) {
         error = cut(s);

@@ -5,10 +5,12 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -579,6 +581,57 @@ static void processes_refused(void)
     free(malloc(100));
 }
 
+static void no_descriptors(void)
+{
+    char c, *p = malloc(100000);
+
+    memset(p, 1, 100000);
+    while (dup(0) >= 0)
+        ;
+    quire_snapshot_t *s = take(0);
+    memset(p, 2, 100000);
+    CHECK(method(s) == QUIRE_SNAPSHOT_BY_HOLDER);
+    CHECK(quire_snapshot_read(s, p + 50000, &c, 1) == 1 && c == 1);
+    quire_snapshot_release(s);
+}
+
+/* No more address space than there is now and a little: whatever comes, the program goes on. */
+static void little_address_space(void)
+{
+    char c, *p = malloc(8u << 20);
+    size_t taken = 0;
+
+    for (size_t room = 0; room < 80u << 20; room += 3u << 20) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            FILE *f = fopen("/proc/self/statm", "r");
+            size_t pages = 0;
+            if (f == NULL || fscanf(f, "%zu", &pages) != 1)
+                _exit(1);
+            fclose(f);
+            struct rlimit as = {pages * 4096 + room, RLIM_INFINITY};
+            setrlimit(RLIMIT_AS, &as);
+            memset(p, 1, 8u << 20);
+            quire_snapshot_t *s = quire_snapshot_take(NULL, 0);
+            CHECK(s != NULL || errno == ENOMEM || errno == EAGAIN, "errno %d", errno);
+            memset(p, 2, 8u << 20);
+            if (s != NULL)
+                CHECK(quire_snapshot_read(s, p + 12345, &c, 1) == 1 ? c == 1 : errno == ENOBUFS);
+            if (s != NULL)
+                CHECK(quire_snapshot_release(s) == 0);
+            free(malloc(1000));
+            free(p);
+            exit(s != NULL ? 2 : 0);
+        }
+        int status;
+        waitpid(pid, &status, 0);
+        CHECK(WIFEXITED(status) && (WEXITSTATUS(status) & ~2) == 0, "with %zu bytes: %#x", room,
+              (unsigned)status);
+        taken += WIFEXITED(status) && WEXITSTATUS(status) == 2;
+    }
+    CHECK(taken > 0, "never was there enough");
+}
+
 static const struct conform_case cases[] = {
     {"wrong arguments", wrong_arguments, 20},
     {"ranges", ranges, 20},
@@ -597,6 +650,8 @@ static const struct conform_case cases[] = {
     {"damaged images", damaged_images, 60},
     {"save fails", save_fails, 30},
     {"a holder process is not seen", holder_goes_with_us, 30},
+    {"no descriptors left", no_descriptors, 30},
+    {"little address space", little_address_space, 60},
     {"userfaultfd refused", userfaultfd_refused, 30},
     {"process_vm_readv refused", careful_copies_refused, 30},
     {"processes refused", processes_refused, 30},
