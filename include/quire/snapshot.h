@@ -57,7 +57,8 @@ typedef struct quire_snapshot quire_snapshot_t;
  * and errno:
  *   EINVAL    heap is not NULL, or a flag is unknown
  *   ENOMEM    no memory for its book-keeping, or nothing was ever allocated
- *   EAGAIN    no thread or process can be made for it
+ *   EAGAIN    no thread or process can be made for it, or realloc() in other
+ *             threads moved large blocks without a pause for ten seconds
  *   EPERM     neither userfaultfd nor reading a child process is allowed
  */
 quire_snapshot_t *quire_snapshot_take(void *heap, unsigned flags);

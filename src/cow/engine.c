@@ -83,6 +83,8 @@ int q_cow_start(const char **why)
 {
     if (q_cow.pid == q_getpid() && q_cow.uffd.fd >= 0)
         return q_store_init() ? 0 : ENOMEM;
+    if (q_cow.pid != 0 && q_cow.pid != q_getpid())
+        q_cow_fork_child(); /* a child that ran no fork handlers (_Fork, clone) */
     if (q_cow.pid == q_getpid()) {
         *why = q_cow.uffd.refuse;
         return EPERM;

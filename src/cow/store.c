@@ -48,7 +48,8 @@ bool q_store_init(void)
             q_store.version = (struct q_version *)v;
             q_store.nr_slots = (uint32_t)slots;
             q_store.next_slot = 1;
-            q_store.free_slot = q_store.populated = 0;
+            q_store.populated = 0;
+            q_store.free_slot = 0;
             if (!q_mem.thp_never)
                 q_madvise(q_store.pool, bytes, MADV_HUGEPAGE);
             /* A child of fork has no use for it. */

@@ -1,5 +1,6 @@
 /* take.c - snapshots come and go. See cow.h for the cut and the locks. */
 #include <pthread.h>
+#include <time.h>
 
 #include "cow/cow.h"
 #include "slab/heap.h"
@@ -7,7 +8,7 @@
 #include "zone/hold.h"
 #include "zone/vmalloc.h"
 
-#define TRIES 10000
+#define PATIENCE_NS 10000000000u /* for mappings on their way; each takes milliseconds at most */
 
 static struct q_lock api_lock;
 
@@ -93,13 +94,16 @@ static const struct q_holder holder = {.held = held, .keep = keep};
 /* All locks of src/zone, with no mapping on its way between two addresses. */
 static bool lock_zones(void)
 {
-    for (int i = 0; i < TRIES; i++) {
+    struct timespec little = {.tv_nsec = 20000};
+    uint64_t start = q_clock_coarse();
+
+    do {
         q_zone_fork_prepare(true);
         if (q_vsettled())
             return true;
         q_zone_fork_parent();
-        q_arch_syscall6(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
-    }
+        q_arch_syscall6(SYS_nanosleep, (long)&little, 0, 0, 0, 0, 0);
+    } while (q_clock_coarse() - start < PATIENCE_NS);
     return false;
 }
 
@@ -239,8 +243,8 @@ static int take(struct take_args *a)
     struct quire_snapshot *s = q_snapshot_new(QUIRE_SNAPSHOT_BY_PROTECTION);
     if (s == NULL)
         return ENOMEM;
-    if ((a->flags & QUIRE_SNAPSHOT_HOLDER) == 0)
-        error = q_cow_start(&why);
+    if ((a->flags & QUIRE_SNAPSHOT_HOLDER) == 0 && q_cow_start(&why) == 0)
+        error = 0;
     if (error == 0) {
         error = take_by_protection(s);
         why = "the heap could not be protected";

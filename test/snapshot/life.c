@@ -235,6 +235,28 @@ static void child_of_fork(void)
     quire_snapshot_release(s);
 }
 
+/* A child that runs no fork handlers. */
+static void child_of_bare_fork(void)
+{
+    char *p = malloc(100000), c;
+
+    memset(p, 1, 100000);
+    quire_snapshot_t *s = take(0);
+    pid_t pid = _Fork();
+    if (pid == 0) {
+        CHECK(quire_snapshot_read(s, p, &c, 1) == -1 && errno == ESTALE);
+        quire_snapshot_t *own = take(0);
+        memset(p, 4, 100000);
+        CHECK(quire_snapshot_read(own, p + 70000, &c, 1) == 1 && c == 1);
+        CHECK(quire_snapshot_release(own) == 0);
+        conform_end();
+    }
+    CHECK(conform_child_ok(pid, "child"));
+    memset(p, 5, 100000);
+    CHECK(quire_snapshot_read(s, p + 70000, &c, 1) == 1 && c == 1);
+    quire_snapshot_release(s);
+}
+
 static void *take_on_heap_stack(void *arg)
 {
     char *p = arg, c;
@@ -640,6 +662,7 @@ static const struct conform_case cases[] = {
     {"budget", budget, 30},
     {"view", view, 30},
     {"child of fork", child_of_fork, 30},
+    {"child of _Fork", child_of_bare_fork, 30},
     {"stack in the heap", stack_in_the_heap, 30},
     {"unreadable memory", unreadable_memory, 30},
     {"neighbours in another snapshot", neighbours_in_another_snapshot, 30},
