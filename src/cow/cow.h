@@ -10,9 +10,10 @@
  *                                                                  while there is none,
  *                                                                  the page itself
  *
- * The handler is one thread, made with the first snapshot and kept. It runs
- * no code but this folder's, has a stack of its own, allocates nothing, and
- * writes to no heap memory. What it may wait for is q_store.lock alone.
+ * The handler is a thread on each CPU, made with the first snapshot and kept;
+ * one at a time serves. It runs no code but this folder's, has a stack of its
+ * own, allocates nothing, and writes to no heap memory. What it may wait for
+ * is q_store.lock alone.
  *
  * Locks, from the top:
  *   api_lock       one thread at a time takes, releases, makes views

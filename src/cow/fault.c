@@ -187,7 +187,7 @@ static void serve(const struct uffd_msg *m)
         serve_write(page);
         atomic_fetch_add_explicit(&q_cow.faults, 1, memory_order_relaxed);
         t = q_clock_fine() - t;
-        /* Relaxed: this thread alone writes it. */
+        /* Relaxed: written under the lock alone. */
         if (t > atomic_load_explicit(&q_cow.longest_ns, memory_order_relaxed))
             atomic_store_explicit(&q_cow.longest_ns, t, memory_order_relaxed);
     } else if (!q_view_fault(page)) {

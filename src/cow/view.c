@@ -29,7 +29,7 @@ static void close_view(struct quire_snapshot *s)
 
 bool q_view_fault(uintptr_t at)
 {
-    static char page[1 << 16] __attribute__((aligned(64))); /* the handler's alone */
+    static char page[1 << 16] __attribute__((aligned(64))); /* under q_store.lock */
     struct quire_snapshot *s = q_cow.views;
 
     while (s != NULL && at - (uintptr_t)s->view_map >= s->view_bytes)
