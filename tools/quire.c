@@ -23,6 +23,7 @@ static const struct command {
     {"check", cmd_check, "check PID | -- PROGRAM ARGS...",
      "does quire serve this process, and if not, why"},
     {"options", cmd_options, "options", "list the options of the library"},
+    {"doctor", cmd_doctor, "doctor", "how snapshots work on this machine, and what to change"},
     {"path", cmd_path, "path", "print the library's path, for LD_PRELOAD"},
     {"version", cmd_version, "version", "print the version"},
     {"help", cmd_help, "help", "show this text"},

@@ -10,6 +10,7 @@
  *   symbol.c    symbols of another process, as its loader finds them
  *   program.c   what an executable file is: ELF, script, static, set-user-id
  *   library.c   where libquire.so is
+ *   doctor.c    quire doctor: which ways of snapshots work here
  *   options.c   the table of QUIRE_CONF's options
  */
 #ifndef QUIRE_TOOLS_TOOL_H
@@ -30,6 +31,7 @@ enum { EXIT_USAGE = 2 };
 int cmd_run(int argc, char **argv);
 int cmd_check(int argc, char **argv);
 int cmd_options(int argc, char **argv);
+int cmd_doctor(int argc, char **argv);
 
 /* Path of libquire.so, absolute; false (and a message) where there is none. */
 bool library_find(char path[PATH_MAX]);

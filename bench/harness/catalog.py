@@ -7,8 +7,8 @@ import re
 from . import inputs, micro, servers
 from .rows import MEMORY, TIME, Command, Small, Workload
 
-# words that stand for rows that do not exist here, and why
-EMPTY = {"snapshot": "there is nothing to measure yet: this quire has no snapshots"}
+# words that stand for no rows here, and why
+EMPTY = {"snapshot": "is measured apart, as the first word: ./dev bench snapshot [--quick]"}
 
 
 def _thread_counts():

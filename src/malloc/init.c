@@ -12,6 +12,7 @@
 
 #include "base/msg.h"
 #include "base/opt.h"
+#include "cow/cow.h"
 #include "malloc/malloc.h"
 #include "quire/quire.h"
 #include "quire/stat.h"
@@ -71,6 +72,7 @@ static void fork_child(void)
 {
     reset_locks();
     q_lock_child_known();
+    q_cow_fork_child();
     q_heap_after_fork();
 }
 

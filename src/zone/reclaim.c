@@ -3,6 +3,7 @@
 
 #include "base/opt.h"
 #include "numa/topology.h"
+#include "zone/hold.h"
 #include "zone/page_alloc.h"
 #include "zone/pageblock.h"
 
@@ -40,6 +41,8 @@ static bool all_clean(size_t pfn, size_t nr)
 
 static void give_back(struct q_zone *zone, size_t pfn, size_t nr)
 {
+    if (q_held(q_pfn_to_virt(pfn), nr << q_page_shift))
+        return; /* a snapshot shows it: goes when that is released */
     if (q_madvise(q_pfn_to_virt(pfn), nr << q_page_shift, MADV_DONTNEED) != 0)
         return; /* locked memory (mlockall) stays; so does what we know of it */
     size_t before = zone->nr_dirty, end = pfn + nr;
@@ -113,7 +116,8 @@ void q_zone_tick(struct q_zone *zone)
         return;
     set_watermarks(zone);
     size_t max = zone->watermark[Q_WMARK_MAX];
-    if (zone->nr_dirty > max)
+    /* Not where part of it may have to stay: each free would look at all of it again. */
+    if (zone->nr_dirty > max && !q_any_held())
         reclaim_pass(zone, 0, 0, max - max / 8, true, 0);
     if (zone->nr_dirty > max)
         reclaim_pass(zone, 0, 0, max - max / 8, false, PART_MIN_BYTES);

@@ -3,6 +3,7 @@
 
 #include "base/msg.h"
 #include "base/opt.h"
+#include "zone/hold.h"
 #include "zone/page_alloc.h"
 #include "zone/pageblock.h"
 
@@ -23,6 +24,16 @@ static struct {
     size_t bytes;
     uint32_t stamp_ms;
 } cache[CACHE_SLOTS];
+
+/* Entries in use by group, so that a walk need not look at all of the table. */
+#define GROUP 512u
+static uint16_t group_used[TABLE_SIZE / GROUP];
+
+/* Blocks that q_vrealloc() is moving. */
+static unsigned moving;
+
+/* NULL unless snapshots need what blocks held when they were freed. */
+const struct q_holder *_Atomic q_holder;
 
 static struct q_vstat stat;
 static uint32_t trim_ms;
@@ -51,6 +62,7 @@ static bool insert(void *p, size_t bytes)
         return false;
     table[at].addr = (uintptr_t)p;
     table[at].bytes = bytes;
+    group_used[at / GROUP]++;
     stat.blocks++;
     stat.bytes += bytes;
     return true;
@@ -72,6 +84,7 @@ static void remove_slot(size_t at)
     }
     table[at].addr = 0;
     table[at].bytes = 0;
+    group_used[at / GROUP]--;
 }
 
 /* Take the cached block that serves best: the smallest that fits, else the largest, of about the size. */
@@ -212,6 +225,15 @@ static void cache_put(void *p, size_t bytes, void **out, size_t *out_bytes)
     stat.cached_bytes += bytes;
 }
 
+/* A freed block that a snapshot shows changes hands instead of being unmapped. */
+static bool keep_held(void *p, size_t bytes)
+{
+    if (!q_held(p, bytes))
+        return false;
+    atomic_load_explicit(&q_holder, memory_order_relaxed)->keep(p, bytes);
+    return true;
+}
+
 bool q_vfree(void *p)
 {
     void *out = NULL;
@@ -226,8 +248,10 @@ bool q_vfree(void *p)
     bytes = table[at].bytes;
     remove_slot(at);
     size_t in_use = atomic_load_explicit(&q_pages_in_use, memory_order_relaxed) << q_page_shift;
-    if (stat.cached_bytes + bytes <= q_min(in_use / CACHE_SHARE, CACHE_BYTES) &&
-        q_opt.decay_ms > 0) {
+    if (keep_held(p, bytes)) {
+        /* unmapped once no snapshot shows it any more */
+    } else if (stat.cached_bytes + bytes <= q_min(in_use / CACHE_SHARE, CACHE_BYTES) &&
+               q_opt.decay_ms > 0) {
         cache_put(p, bytes, &out, &out_bytes);
     } else {
         out = p;
@@ -255,15 +279,21 @@ void *q_vrealloc(void *p, size_t bytes)
      */
     q_lock(&q_vm_lock);
     size_t at = find_slot((uintptr_t)p);
-    if (at != TABLE_SIZE && table[at].addr != 0)
+    bool held = q_held(p, old);
+    if (at != TABLE_SIZE && table[at].addr != 0 && !held)
         remove_slot(at);
+    moving += !held;
     q_unlock(&q_vm_lock);
-    void *now = q_mremap(p, old, len, MREMAP_MAYMOVE);
+    /* A snapshot needs it where it is: the caller copies. */
+    void *now = held ? NULL : q_mremap(p, old, len, MREMAP_MAYMOVE);
     if (len > old && now == NULL)
         q_uncharge((len - old) >> q_page_shift);
     if (len < old && now != NULL)
         q_uncharge((old - len) >> q_page_shift);
+    if (held)
+        return NULL;
     q_lock(&q_vm_lock);
+    moving--;
     insert(now != NULL ? now : p, now != NULL ? len : old); /* fits: one was just removed */
     q_unlock(&q_vm_lock);
     return now;
@@ -331,4 +361,22 @@ void q_vstat(struct q_vstat *st)
     q_lock(&q_vm_lock);
     *st = stat;
     q_unlock(&q_vm_lock);
+}
+
+struct q_vstat q_vstat_locked(void)
+{
+    return stat;
+}
+
+void q_veach(void (*fn)(void *arg, void *addr, size_t bytes), void *arg)
+{
+    for (size_t g = 0; g < TABLE_SIZE / GROUP; g++)
+        for (size_t i = 0; group_used[g] > 0 && i < GROUP; i++)
+            if (table[g * GROUP + i].addr != 0)
+                fn(arg, (void *)table[g * GROUP + i].addr, table[g * GROUP + i].bytes);
+}
+
+bool q_vsettled(void)
+{
+    return moving == 0;
 }

@@ -50,6 +50,15 @@ struct q_vstat {
 };
 void q_vstat(struct q_vstat *st);
 
+/* The same with q_vm_lock held. */
+struct q_vstat q_vstat_locked(void);
+
+/* Call fn for every block in use; q_vm_lock held. */
+void q_veach(void (*fn)(void *arg, void *addr, size_t bytes), void *arg);
+
+/* No block is on its way from one address to another, and so in no table; q_vm_lock held. */
+bool q_vsettled(void);
+
 extern struct q_lock q_vm_lock;
 
 #endif

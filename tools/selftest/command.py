@@ -68,11 +68,22 @@ def test_defaults_are_those_of_the_library():
 
 
 def test_help():
-    for command in ("run", "check", "options", "path", "version"):
+    for command in ("run", "check", "doctor", "options", "path", "version"):
         expect(quire(command, "--help"), 0, f"Usage: quire {command}")
     expect(quire("--help"), 0, "quire run")
     expect(quire("--version"), 0, quire("version")[1])
     expect(quire(), 2, "quire run")
+
+
+def test_doctor():
+    status, out, _ = quire("doctor")
+    force = {0: "write protection", 1: "a holder process", 3: "nothing"}
+    assert status in force and f"in force: {force[status]}" in out, (status, out)
+    expect(quire("doctor", "now"), 2, "no arguments")
+    if os.getuid() == 0 and open("/proc/sys/vm/unprivileged_userfaultfd").read().strip() == "0":
+        result = quire("doctor", user=NOBODY)
+        expect(result, 1, "in force: a holder process")
+        expect(result, 1, "vm.unprivileged_userfaultfd=1")
 
 
 def test_wrong_usage():

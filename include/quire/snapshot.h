@@ -1,0 +1,173 @@
+/*
+ * snapshot.h - the heap as it was at one instant, while the program goes on.
+ *
+ *   quire_snapshot_t *s = quire_snapshot_take(NULL, 0);     a pause of microseconds to milliseconds
+ *   ... the program goes on, and changes what it likes ...
+ *   quire_snapshot_save(s, fd, NULL, NULL);                 what the heap held when it was taken
+ *   quire_snapshot_release(s);
+ *
+ * What is in it: every byte that malloc and its relatives had handed out when
+ * the snapshot was taken, by whole pages (so also the free objects between
+ * live ones). What is not: stacks, registers, static data, memory from
+ * mmap or other allocators, and what a signal handler allocated while it
+ * interrupted malloc.
+ *
+ * The cut. A write that was complete before quire_snapshot_take() returns
+ * from protecting memory is in; a write that began later is out. If a thread
+ * writes A and then B, no snapshot has the new B and the old A. It is not a
+ * transaction: a thread that is in the middle of a change is cut in the
+ * middle of it, as by fork(2). A system call that writes into several pages
+ * may be cut between two of them.
+ *
+ * Not seen by any of this: memory that the kernel or a device writes through
+ * pages it pinned before the cut (io_uring's fixed buffers, O_DIRECT reads
+ * in flight, RDMA). The same holds for madvise(MADV_DONTNEED), munmap and
+ * mremap that the program itself applies to malloc's memory.
+ *
+ * Threads. All functions may be called by any thread and at the same time,
+ * but none from a signal handler. Whoever releases a snapshot must know that
+ * no other thread still uses it. A child of fork(2) cannot use its parent's
+ * snapshots: functions fail with ESTALE, except quire_snapshot_release().
+ * It may take its own.
+ *
+ * All functions set errno where they fail, and leave it alone otherwise.
+ */
+#ifndef QUIRE_SNAPSHOT_H
+#define QUIRE_SNAPSHOT_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct quire_snapshot quire_snapshot_t;
+
+/*
+ * Flags of quire_snapshot_take(). QUIRE_SNAPSHOT_HOLDER: by an idle child
+ * process instead of write protection. That is chosen anyhow where
+ * userfaultfd(2) is refused; the pause is then that of fork(2).
+ */
+#define QUIRE_SNAPSHOT_HOLDER 1u
+
+/*
+ * Take a snapshot. heap must be NULL: the heap that malloc serves from. NULL
+ * and errno:
+ *   EINVAL    heap is not NULL, or a flag is unknown
+ *   ENOMEM    no memory for its book-keeping, or nothing was ever allocated
+ *   EAGAIN    no thread or process can be made for it, or realloc() in other
+ *             threads moved large blocks without a pause for ten seconds
+ *   EPERM     neither userfaultfd nor reading a child process is allowed
+ */
+quire_snapshot_t *quire_snapshot_take(void *heap, unsigned flags);
+
+/*
+ * Forget it; frees what was kept for it. Always succeeds on a snapshot that
+ * was not released; 0. -1 and EINVAL on anything else that can be told.
+ */
+int quire_snapshot_release(quire_snapshot_t *snap);
+
+/*
+ * Copy size bytes from addr, as they were, to buf. Returns the bytes copied:
+ * fewer where the snapshot ends before addr + size. -1 and errno:
+ *   EFAULT    addr is not in the snapshot, or the program made it unreadable
+ *   ENOBUFS   the budget for copied pages was used up: the snapshot is lost
+ *   ESTALE    taken by another process, before fork
+ *   EIO       its page could not be kept, or its image or child process is gone
+ */
+ssize_t quire_snapshot_read(const quire_snapshot_t *snap, const void *addr, void *buf, size_t size);
+
+/* A stretch of memory in the snapshot: whole pages that were in use. */
+struct quire_snapshot_range {
+    void *start;
+    size_t size;
+};
+
+/*
+ * The index-th stretch, by ascending address, from 0 on. 0, or -1 with
+ * ENOENT past the last one.
+ */
+int quire_snapshot_range(const quire_snapshot_t *snap, size_t index,
+                         struct quire_snapshot_range *range);
+
+/*
+ * Make the whole snapshot readable in memory, at a constant distance from
+ * where it was: *distance is what to add to an old address. Pages come on
+ * first touch. Reading only; ends with the snapshot. A second call gives the
+ * same view. 0, or -1 with errno:
+ *   ENOTSUP   there is no userfaultfd: use quire_snapshot_read()
+ *   ENOMEM    not enough address space
+ * Touching a page of a view whose snapshot was lost since (ENOBUFS) raises
+ * SIGBUS: quire_snapshot_stat() tells before.
+ */
+int quire_snapshot_view(quire_snapshot_t *snap, ptrdiff_t *distance);
+
+/* Where the view shows what was at p; NULL and EFAULT where p was not in the heap. Makes the view. */
+const void *quire_snapshot_ptr(quire_snapshot_t *snap, const void *p);
+
+/*
+ * Write an image of the snapshot to fd, from its present position on; a pipe
+ * will do. Pages of zeroes are left out; all else is checked by CRC-32C.
+ * progress, where it is not NULL, is called now and then with the bytes of
+ * memory seen so far and in all; where it returns other than 0, saving ends
+ * with ECANCELED. 0, or -1 with errno as of quire_snapshot_read() or write(2).
+ */
+int quire_snapshot_save(quire_snapshot_t *snap, int fd,
+                        int (*progress)(void *arg, size_t done, size_t total), void *arg);
+
+/*
+ * Open the image that begins at fd's present position, a regular file or
+ * block device. The result is read, viewed and released like a snapshot that
+ * was just taken; addresses are those of the program that saved it. Pages
+ * are read when they are wanted: the file must stay as it is; fd may be
+ * closed. NULL and errno:
+ *   EBADMSG   not an image, or damaged, or cut short
+ *   ENOTSUP   an image of another version or page size
+ *   ENOMEM, EMFILE, or as of pread(2)
+ */
+quire_snapshot_t *quire_snapshot_load(int fd);
+
+/*
+ * Read all of a loaded image and compare its checksums. (Reading single
+ * pages compares theirs, too, and fails with EIO.) 0, or -1 with EBADMSG.
+ */
+int quire_snapshot_verify(quire_snapshot_t *snap);
+
+enum quire_snapshot_method {
+    QUIRE_SNAPSHOT_BY_PROTECTION = 1, /* userfaultfd write protection */
+    QUIRE_SNAPSHOT_BY_HOLDER = 2,     /* an idle child process */
+    QUIRE_SNAPSHOT_BY_IMAGE = 3,      /* quire_snapshot_load() */
+};
+
+struct quire_snapshot_stat {
+    int method;                /* enum quire_snapshot_method */
+    int error;                 /* 0, or the errno of whoever reads it from now on */
+    uint64_t pause_ns;         /* how long writers were held up by the cut */
+    uint64_t take_ns;          /* how long quire_snapshot_take() took */
+    uint64_t bytes;            /* memory in it */
+    uint64_t ranges;           /* in so many stretches */
+    uint64_t faults;           /* first writes since it was taken; all snapshots together */
+    uint64_t saved_bytes;      /* copied because of them; all snapshots together */
+    uint64_t held_bytes;       /* copies held now; all snapshots together */
+    uint64_t longest_stall_ns; /* longest time it took to serve one of them */
+    const char *why_not;       /* why not by protection; NULL where it is */
+};
+
+/* Fill *stat. 0, or -1 and ESTALE. */
+int quire_snapshot_stat(const quire_snapshot_t *snap, struct quire_snapshot_stat *stat);
+
+/*
+ * Bytes of copied pages that all snapshots together may hold, at most; the
+ * default is half of physical memory. A write that would need more makes all
+ * snapshots fail with ENOBUFS and lets the program go on. Takes effect while
+ * there are no snapshots: else -1 and EBUSY.
+ */
+int quire_snapshot_budget(size_t bytes);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

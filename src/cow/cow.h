@@ -1,0 +1,144 @@
+/*
+ * cow.h - what the files of this folder share: snapshots and their life.
+ *
+ *   writer            handler thread            taker              reader
+ *   ------            --------------            -----              ------
+ *                                               protect all
+ *   write *p ------>  fault: save p's page,
+ *   (waits)           un-protect it
+ *   goes on <-------                                               saved page, or,
+ *                                                                  while there is none,
+ *                                                                  the page itself
+ *
+ * The handler is a thread on each CPU, made with the first snapshot and kept;
+ * one at a time serves. It runs no code but this folder's, has a stack of its
+ * own, allocates nothing, and writes to no heap memory. What it may wait for
+ * is q_store.lock alone.
+ *
+ * Locks, from the top:
+ *   api_lock       one thread at a time takes, releases, makes views
+ *   locks of src/zone, all of them: while a snapshot comes or goes
+ *   q_store.lock   with all signals blocked; see store.h
+ *
+ * q_cow.live, the list of snapshots by protection, changes only with all
+ * three held. So one is enough for looking: the handler has q_store.lock, the
+ * hooks of hold.h have a lock of src/zone.
+ *
+ * The cut: with q_store.lock held everything in use is protected, stretch by
+ * stretch. Who writes meanwhile to what is protected already waits for the
+ * handler, who waits for the lock. So nobody gets past the cut before it is
+ * complete. The taker must not write to the heap then: a stack in the heap
+ * is dealt with in take.c.
+ */
+#ifndef Q_COW_COW_H
+#define Q_COW_COW_H
+
+#include <errno.h>
+#include <stdatomic.h>
+
+#include "cow/range.h"
+#include "cow/store.h"
+#include "cow/uffd.h"
+#include "quire/snapshot.h"
+
+#define Q_SNAPSHOT_MAGIC 0x7370616e736f6374ull
+
+struct q_image;
+
+struct quire_snapshot {
+    uint64_t magic;
+    int pid;    /* of the process it belongs to */
+    int method; /* enum quire_snapshot_method */
+    uint32_t epoch;
+    _Atomic int error; /* errno once it is lost; never goes back to 0 */
+    struct q_ranges ranges;
+    struct quire_snapshot *older;     /* on q_cow.live, newest first */
+    struct quire_snapshot *next_view; /* on q_cow.views */
+    char *view;                       /* NULL: none; address of ranges.at[0].start in it */
+    char *view_map;
+    size_t view_bytes;
+    uint64_t pause_ns, take_ns;
+    uint64_t faults_before, saved_before;
+    const char *why_not;
+    int holder_pid, holder_fd; /* holder.c */
+    struct q_image *image;     /* image.c */
+};
+
+/* A freed mapping that waits for the end of the snapshots that show it. */
+struct q_kept {
+    void *addr;
+    size_t bytes;
+};
+
+struct q_cow {
+    struct q_uffd uffd;
+    int pid; /* whose descriptor and handler these are; 0: nobody's */
+    bool window_registered;
+    uint32_t epoch; /* of the newest cut */
+    struct quire_snapshot *live;
+    struct quire_snapshot *views; /* snapshots with a view; under q_store.lock */
+    _Atomic uint64_t faults, saved, longest_ns;
+    struct q_kept *kept; /* under q_vm_lock */
+    size_t nr_kept, room_kept;
+};
+
+extern struct q_cow q_cow;
+
+Q_INLINE int q_cow_error(const struct quire_snapshot *s)
+{
+    /* Acquire: pairs with the release in q_cow_lose(): its pages are not protected any more. */
+    return atomic_load_explicit(&s->error, memory_order_acquire);
+}
+
+/* engine.c: open userfaultfd and start the handler, once. 0 or an errno; *why is set then. */
+int q_cow_start(const char **why);
+
+/* engine.c: all snapshots by protection are lost; un-protect everything. q_store.lock held. */
+void q_cow_lose(int error);
+
+/* fault.c: the handler's loop. */
+_Noreturn void q_cow_serve(void);
+
+/* fault.c: the newest live snapshot that shows addr; NULL. q_store.lock held. */
+const struct quire_snapshot *q_cow_newest(uintptr_t addr);
+
+/* Block every signal, and go back. */
+uint64_t q_signals_block(void);
+void q_signals_restore(uint64_t mask);
+
+/* take.c */
+void q_cow_unlock_api(void);
+void q_cow_lock_api(void);
+void q_cow_api_reset(void);
+struct quire_snapshot *q_snapshot_new(int method);
+void q_snapshot_free(struct quire_snapshot *s);
+
+/* 0 where s may be used by this process, else an errno. */
+int q_snapshot_check(const struct quire_snapshot *s);
+
+/*
+ * read.c: copy len bytes at addr, all in one of the ranges, as of the cut. 0
+ * or an errno. The destination may lie in the heap.
+ */
+int q_snapshot_copy(const struct quire_snapshot *s, uintptr_t addr, char *to, size_t len);
+
+/* read.c: copy within this process what may be unreadable: false then. */
+bool q_copy_carefully(void *to, const void *from, size_t len);
+
+/* holder.c: fork the process that holds memory as it is. 0 or an errno. No lock is asked for. */
+int q_holder_start(struct quire_snapshot *s);
+int q_holder_read(const struct quire_snapshot *s, uintptr_t addr, char *to, size_t len);
+void q_holder_end(struct quire_snapshot *s);
+
+/* view.c: serve a missing page of a view; false where addr lies in none. q_store.lock held. */
+bool q_view_fault(uintptr_t addr);
+void q_view_end(struct quire_snapshot *s);
+
+/* image.c: read from a loaded image; close it. */
+int q_image_read(const struct quire_snapshot *s, uintptr_t addr, char *to, size_t len);
+void q_image_close(struct quire_snapshot *s);
+
+/* release.c, for src/malloc: fork's child has no handler, and its snapshots are lost. */
+void q_cow_fork_child(void);
+
+#endif

@@ -1,0 +1,218 @@
+/*
+ * fault.c - the handler: first writes to protected pages, first touches of views.
+ *
+ * Serving a fault costs several times what copying a page costs, so where
+ * neighbours are written too, more than one page is saved at once:
+ *
+ *   around = 1, 1, 2, 4 ... 64, whole leaf    doubled when the fault hits the
+ *                                             page behind what was served last
+ *                                             in this leaf, else halved
+ *
+ * Serving ends with the page un-protected, all of it under q_store.lock: a
+ * resolver that came late would open the next snapshot's page unsaved.
+ */
+#include <sys/uio.h>
+
+#include "cow/cow.h"
+
+#define BATCH 16       /* messages read at once */
+#define AROUND_LEAF 64 /* from here on the whole leaf */
+
+const struct quire_snapshot *q_cow_newest(uintptr_t addr)
+{
+    for (const struct quire_snapshot *s = q_cow.live; s != NULL; s = s->older)
+        if (q_cow_error(s) == 0 && q_ranges_find(&s->ranges, addr) != NULL)
+            return s;
+    return NULL;
+}
+
+/* A stretch of pages of one leaf. */
+struct window {
+    unsigned first, nr;
+};
+
+/* A leaf that nothing was saved of: if the one before was written from end to end, this one may be. */
+static unsigned first_guess(const struct q_leaf *leaf)
+{
+    const struct q_leaf *before = q_store_leaf(leaf->base - 1, false);
+    unsigned per_leaf = 1u << (Q_LEAF_SHIFT - q_page_shift);
+
+    return before != NULL && q_store_alive(before) && before->around >= AROUND_LEAF &&
+                   before->next == per_leaf
+               ? 2 * AROUND_LEAF
+               : 1;
+}
+
+/* How much to serve at once for a fault at page `at`, within the leaf and the snapshot's stretch. */
+static struct window choose(struct q_leaf *leaf, unsigned at, const struct q_range *r)
+{
+    unsigned per_leaf = 1u << (Q_LEAF_SHIFT - q_page_shift);
+    uintptr_t lo = q_max(r->start, leaf->base);
+    uintptr_t hi = q_min(r->end, leaf->base + ((uintptr_t)1 << Q_LEAF_SHIFT));
+    unsigned around = leaf->around > 0 ? leaf->around : first_guess(leaf);
+
+    if (leaf->next == at && leaf->next != 0)
+        around = around >= AROUND_LEAF ? per_leaf : 2 * around;
+    else
+        around = around > 1 ? around / 2 : 1;
+    leaf->around = (uint16_t)around;
+    unsigned first = at, end = at + around;
+    if (around >= per_leaf) {
+        first = 0;
+        end = per_leaf;
+    }
+    first = (unsigned)q_max(first, q_leaf_index(leaf, lo));
+    end = (unsigned)q_min(end, (hi - leaf->base) >> q_page_shift);
+    leaf->next = (uint16_t)end;
+    return (struct window){first, end - first};
+}
+
+/* Copy pages of one run into slots. A single page is being written to, so it can be read. */
+static bool copy_out(uintptr_t from, const uint32_t *slot, unsigned nr)
+{
+    struct iovec to[Q_LEAF_PAGES], src = {(void *)from, (size_t)nr << q_page_shift};
+
+    if (nr == 1) {
+        __builtin_memcpy(q_store_page(slot[0]), (const void *)from, q_page_size());
+        return true;
+    }
+    unsigned n = 0;
+    for (unsigned i = 0; i < nr; i++) {
+        if (n > 0 && slot[i] == slot[i - 1] + 1)
+            to[n - 1].iov_len += q_page_size();
+        else
+            to[n++] = (struct iovec){q_store_page(slot[i]), q_page_size()};
+    }
+    /* Of the two calls the one that pins the pool's huge pages, and not the heap's small ones. */
+    return q_arch_syscall6(SYS_process_vm_writev, q_cow.pid, (long)&src, 1, (long)to, n, 0) ==
+           (long)src.iov_len;
+}
+
+/*
+ * Save a run of pages that have no version as new as epoch. 0; an errno; or
+ * EAGAIN where they cannot be read at once.
+ */
+static int save_run(struct q_leaf *leaf, unsigned first, unsigned nr, uint32_t epoch)
+{
+    uint32_t slot[Q_LEAF_PAGES];
+    unsigned have = 0;
+    bool ok = false;
+
+    while (have < nr && (slot[have] = q_store_take()) != 0)
+        have++;
+    if (have == nr)
+        ok = copy_out(leaf->base + ((uintptr_t)first << q_page_shift), slot, nr);
+    if (!ok) {
+        int error = have < nr ? ENOBUFS : EAGAIN;
+        while (have > 0)
+            q_store_give(slot[--have]);
+        return error;
+    }
+    for (unsigned i = 0; i < nr; i++)
+        q_store_publish(leaf, first + i, slot[i], epoch);
+    atomic_fetch_add_explicit(&q_cow.saved, nr, memory_order_relaxed);
+    return 0;
+}
+
+/* Save what is not saved yet of a window. */
+static int save_window(struct q_leaf *leaf, struct window w, uint32_t epoch)
+{
+    unsigned end = w.first + w.nr, at = w.first;
+    int error = 0;
+
+    while (at < end && error == 0) {
+        unsigned from = at;
+
+        while (at < end && q_store_newest(leaf, at) < epoch)
+            at++;
+        if (at > from)
+            error = save_run(leaf, from, at - from, epoch);
+        while (at < end && q_store_newest(leaf, at) >= epoch)
+            at++;
+    }
+    return error;
+}
+
+/* A write to a page that nobody shows any more. */
+static void open_page(uintptr_t page)
+{
+    if (q_uffd_protect(&q_cow.uffd, page, q_page_size(), false) != 0)
+        q_uffd_wake(&q_cow.uffd, page, q_page_size()); /* its mapping is gone */
+}
+
+static void serve_write(uintptr_t page)
+{
+    const struct quire_snapshot *s = q_cow_newest(page);
+
+    if (s == NULL) {
+        open_page(page);
+        return;
+    }
+    struct q_leaf *leaf = q_store_leaf(page, true);
+    if (leaf == NULL) {
+        q_cow_lose(ENOMEM);
+        return;
+    }
+    unsigned at = q_leaf_index(leaf, page);
+    struct window w = {at, 1};
+    /* Neighbours may be in a newer snapshot that this page is not in; then they need saving for that. */
+    if (s == q_cow.live)
+        w = choose(leaf, at, q_ranges_find(&s->ranges, page));
+    int error = save_window(leaf, w, s->epoch);
+    if (error != 0 && w.nr > 1) {
+        /* Something in it cannot be read, or does not fit: this page alone. */
+        w = (struct window){at, 1};
+        leaf->around = 1;
+        error = save_window(leaf, w, s->epoch);
+    }
+    if (error == 0) {
+        uintptr_t from = leaf->base + ((uintptr_t)w.first << q_page_shift);
+        long ret = q_uffd_protect(&q_cow.uffd, from, (size_t)w.nr << q_page_shift, false);
+        if (ret == 0)
+            return;
+        error = EIO;
+    }
+    q_cow_lose(error == EAGAIN ? EIO : error);
+}
+
+static void serve(const struct uffd_msg *m)
+{
+    uintptr_t page = q_align_down(m->arg.pagefault.address, q_page_size());
+
+    if (m->event != UFFD_EVENT_PAGEFAULT)
+        return;
+    q_lock(&q_store.lock);
+    uint64_t t = q_clock_fine();
+    if ((m->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP) != 0) {
+        serve_write(page);
+        atomic_fetch_add_explicit(&q_cow.faults, 1, memory_order_relaxed);
+        t = q_clock_fine() - t;
+        /* Relaxed: written under the lock alone. */
+        if (t > atomic_load_explicit(&q_cow.longest_ns, memory_order_relaxed))
+            atomic_store_explicit(&q_cow.longest_ns, t, memory_order_relaxed);
+    } else if (!q_view_fault(page)) {
+        q_uffd_wake(&q_cow.uffd, page, q_page_size());
+    }
+    q_unlock(&q_store.lock);
+}
+
+_Noreturn void q_cow_serve(void)
+{
+    struct uffd_msg m[BATCH] = {0};
+
+    for (;;) {
+        long n = q_arch_syscall6(SYS_read, q_cow.uffd.fd, (long)m, sizeof(m), 0, 0, 0);
+
+        for (long i = 0; i < n / (long)sizeof(m[0]); i++)
+            serve(&m[i]);
+        if (n <= 0 && n != -EINTR && n != -EAGAIN) {
+            /* The descriptor is no good: give up rather than let writers wait for ever. */
+            q_lock(&q_store.lock);
+            q_cow_lose(EIO);
+            q_uffd_close(&q_cow.uffd);
+            q_unlock(&q_store.lock);
+            for (;;)
+                q_arch_syscall6(SYS_pause, 0, 0, 0, 0, 0, 0);
+        }
+    }
+}

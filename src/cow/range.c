@@ -1,0 +1,207 @@
+/* range.c - see range.h. */
+#include "cow/range.h"
+
+#include "numa/topology.h"
+#include "zone/memmap.h"
+#include "zone/vmalloc.h"
+
+#define HOLE_MAX ((size_t)64 << 10)
+
+bool q_ranges_reserve(struct q_ranges *r, size_t nr)
+{
+    size_t room = q_max(2 * r->room, 4096 / sizeof(struct q_range));
+    struct q_range *now;
+
+    if (nr <= r->room)
+        return true;
+    room = q_align_up(q_max(room, nr) * sizeof(struct q_range), q_page_size());
+    now = q_mmap(NULL, room, PROT_READ | PROT_WRITE, 0);
+    if (now == NULL) {
+        r->failed = true;
+        return false;
+    }
+    for (size_t i = 0; i < r->nr; i++)
+        now[i] = r->at[i];
+    if (r->at != NULL)
+        q_munmap(r->at, r->room * sizeof(struct q_range));
+    r->at = now;
+    r->room = room / sizeof(struct q_range);
+    return true;
+}
+
+void q_ranges_free(struct q_ranges *r)
+{
+    if (r->at != NULL)
+        q_munmap(r->at, r->room * sizeof(struct q_range));
+    *r = (struct q_ranges){0};
+}
+
+bool q_ranges_add(struct q_ranges *r, uintptr_t start, uintptr_t end)
+{
+    struct q_range *last = r->nr > 0 ? &r->at[r->nr - 1] : NULL;
+
+    if (last != NULL && start >= last->end && start - last->end == 0) {
+        last->end = end;
+    } else {
+        if (!q_ranges_reserve(r, r->nr + 1))
+            return false;
+        r->at[r->nr++] = (struct q_range){start, end};
+    }
+    r->bytes += end - start;
+    return true;
+}
+
+/* The same, bridging a small hole before it. */
+static void add_near(struct q_ranges *r, uintptr_t start, uintptr_t end)
+{
+    if (r->nr > 0) {
+        uintptr_t last = r->at[r->nr - 1].end;
+        if (start >= last && start - last < HOLE_MAX)
+            start = last;
+    }
+    q_ranges_add(r, start, end);
+}
+
+/* A pageblock of which some pages are free: walk the heads of its blocks. */
+static void collect_part(struct q_ranges *r, size_t pfn, size_t end)
+{
+    while (pfn < end) {
+        const struct q_page *page = q_pfn_to_page(pfn);
+        size_t skip = 1;
+
+        switch (page->type) {
+        case Q_PAGE_BUDDY:
+            pfn += (size_t)1 << page->order;
+            continue;
+        case Q_PAGE_RUN:
+        case Q_PAGE_SLAB:
+            skip = page->nr;
+            break;
+        case Q_PAGE_PCP:
+            skip = (size_t)1 << page->order;
+            break;
+        default: /* the tail of a block whose head lies before: in use */
+            break;
+        }
+        skip = q_min(skip > 0 ? skip : 1, end - pfn);
+        uintptr_t at = (uintptr_t)q_pfn_to_virt(pfn);
+        add_near(r, at, at + (skip << q_page_shift));
+        pfn += skip;
+    }
+}
+
+static void collect_pages(struct q_ranges *r, size_t pfn, size_t end)
+{
+    size_t per_block = (size_t)1 << q_pageblock_order();
+
+    for (; pfn < end; pfn += per_block) {
+        const struct q_pageblock *block = q_pageblock_of(pfn);
+
+        if (block->nr_free == per_block)
+            continue;
+        if (block->nr_free == 0 || block->huge) {
+            uintptr_t at = (uintptr_t)q_pfn_to_virt(pfn);
+            add_near(r, at, at + Q_PAGEBLOCK_SIZE);
+        } else {
+            collect_part(r, pfn, pfn + per_block);
+        }
+    }
+}
+
+static void collect_mapping(void *arg, void *addr, size_t bytes)
+{
+    q_ranges_add(arg, (uintptr_t)addr, (uintptr_t)addr + bytes);
+}
+
+bool q_ranges_collect(struct q_ranges *r)
+{
+    struct q_vstat st = q_vstat_locked();
+
+    r->nr = r->bytes = 0;
+    r->failed = false;
+    if (q_mem.sparse) {
+        for (size_t s = 0; s < q_mem.nr_sections; s++) {
+            const struct q_zone *zone = q_mem.section_zone[s];
+            size_t pfn = s << Q_SECTION_ORDER, end = pfn + ((size_t)1 << Q_SECTION_ORDER);
+            /* The section that is being cut has a part that was never used. */
+            if (zone->frontier_end == end)
+                end = zone->frontier;
+            collect_pages(r, pfn, end);
+        }
+    } else {
+        for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++)
+            for (unsigned type = 0; type < Q_NR_ZONES; type++)
+                collect_pages(r, q_nodes[nid]->zones[type].start_pfn,
+                              q_nodes[nid]->zones[type].frontier);
+    }
+    if (st.blocks > 0)
+        q_veach(collect_mapping, r);
+    q_ranges_sort(r);
+    return !r->failed;
+}
+
+static void sift(struct q_range *a, size_t at, size_t nr)
+{
+    for (;;) {
+        size_t child = 2 * at + 1;
+
+        if (child >= nr)
+            return;
+        if (child + 1 < nr && a[child + 1].start > a[child].start)
+            child++;
+        if (a[at].start >= a[child].start)
+            return;
+        struct q_range t = a[at];
+        a[at] = a[child];
+        a[child] = t;
+        at = child;
+    }
+}
+
+/* Heapsort, since qsort() may allocate; mostly all is in order already. */
+void q_ranges_sort(struct q_ranges *r)
+{
+    bool sorted = true;
+
+    for (size_t i = 1; i < r->nr; i++)
+        sorted &= r->at[i - 1].start < r->at[i].start;
+    if (sorted)
+        return;
+    for (size_t i = r->nr / 2; i-- > 0;)
+        sift(r->at, i, r->nr);
+    for (size_t n = r->nr; n-- > 1;) {
+        struct q_range t = r->at[0];
+        r->at[0] = r->at[n];
+        r->at[n] = t;
+        sift(r->at, 0, n);
+    }
+}
+
+/* The first stretch that ends after addr; r->nr where none does. */
+static size_t first_after(const struct q_ranges *r, uintptr_t addr)
+{
+    size_t lo = 0, hi = r->nr;
+
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        if (r->at[mid].end <= addr)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo;
+}
+
+const struct q_range *q_ranges_find(const struct q_ranges *r, uintptr_t addr)
+{
+    size_t i = first_after(r, addr);
+
+    return i < r->nr && r->at[i].start <= addr ? &r->at[i] : NULL;
+}
+
+bool q_ranges_touch(const struct q_ranges *r, uintptr_t start, uintptr_t end)
+{
+    size_t i = first_after(r, start);
+
+    return i < r->nr && r->at[i].start < end;
+}

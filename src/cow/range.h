@@ -1,0 +1,47 @@
+/*
+ * range.h - which memory is in use: a sorted array of stretches of pages.
+ *
+ * Collected at the cut, with all locks of src/zone held: whole pageblocks
+ * where no page is free, the parts in use of the others, and the blocks with
+ * a mapping of their own. Holes of free pages below Q_HOLE_MAX are bridged,
+ * because each stretch costs a system call under those locks, and so are the
+ * holes of huge pages, because protecting a part would split them.
+ *
+ *   pageblocks   | full | full | part  | empty | part | ...
+ *   ranges       [-------------------]           [--]
+ */
+#ifndef Q_COW_RANGE_H
+#define Q_COW_RANGE_H
+
+#include "base/types.h"
+
+struct q_range {
+    uintptr_t start, end;
+};
+
+struct q_ranges {
+    struct q_range *at; /* a mapping of its own */
+    size_t nr, room;
+    size_t bytes; /* in all of them */
+    bool failed;  /* no memory for the array */
+};
+
+/* Fill r with what is in use. All locks of src/zone held. False: no memory. */
+bool q_ranges_collect(struct q_ranges *r);
+
+/* Append [start, end), joining what touches; then sort. For images. */
+bool q_ranges_add(struct q_ranges *r, uintptr_t start, uintptr_t end);
+void q_ranges_sort(struct q_ranges *r);
+
+/* Make room for nr entries in all. */
+bool q_ranges_reserve(struct q_ranges *r, size_t nr);
+
+/* The stretch that holds addr; NULL where none does. */
+const struct q_range *q_ranges_find(const struct q_ranges *r, uintptr_t addr);
+
+/* Whether any stretch touches [start, end). */
+bool q_ranges_touch(const struct q_ranges *r, uintptr_t start, uintptr_t end);
+
+void q_ranges_free(struct q_ranges *r);
+
+#endif

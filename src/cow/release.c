@@ -1,0 +1,213 @@
+/*
+ * release.c - the end of a snapshot, budget and statistics.
+ *
+ * The last one to go un-protects what it protected. Pages that only an
+ * earlier one protected stay so until they are written: one fault each, and
+ * nothing is saved.
+ */
+#include "cow/cow.h"
+#include "slab/heap.h"
+#include "zone/fork.h"
+#include "zone/hold.h"
+#include "zone/vmalloc.h"
+
+#define UNPROTECT_BYTES                                                                            \
+    ((size_t)32 << 20) /* at once, so that nobody waits long for the address space */
+#define MAX_LIVE 1024  /* of more, none is pruned */
+
+/* All locks of src/zone and q_store.lock held. */
+static void unlink_live(struct quire_snapshot *s)
+{
+    for (struct quire_snapshot **at = &q_cow.live; *at != NULL; at = &(*at)->older) {
+        if (*at == s) {
+            *at = s->older;
+            return;
+        }
+    }
+}
+
+/* Whether one lives that is not lost. */
+static bool any_live(void)
+{
+    for (const struct quire_snapshot *s = q_cow.live; s != NULL; s = s->older)
+        if (q_cow_error(s) == 0)
+            return true;
+    return false;
+}
+
+/* Epochs of what still lives, ascending. Nobody changes the list: api_lock is held. */
+static size_t live_epochs(uint32_t *epoch, size_t room)
+{
+    size_t nr = 0;
+
+    for (const struct quire_snapshot *s = q_cow.live; s != NULL; s = s->older) {
+        if (q_cow_error(s) != 0)
+            continue;
+        if (nr == room)
+            return room + 1;
+        epoch[nr++] = s->epoch;
+    }
+    return nr;
+}
+
+static void unprotect(const struct q_ranges *ranges)
+{
+    for (size_t i = 0; i < ranges->nr; i++) {
+        uintptr_t at = ranges->at[i].start, end = ranges->at[i].end;
+
+        while (at < end) {
+            size_t len = q_min(UNPROTECT_BYTES, end - at);
+            q_uffd_protect(&q_cow.uffd, at, len, false);
+            at += len;
+        }
+    }
+}
+
+/* Take a kept mapping out of the list that nobody shows any more. q_vm_lock held. */
+static bool pick_kept(struct q_kept *out)
+{
+    const struct q_holder *h = atomic_load_explicit(&q_holder, memory_order_relaxed);
+
+    for (size_t i = 0; i < q_cow.nr_kept; i++) {
+        if (h != NULL && h->held(q_cow.kept[i].addr, q_cow.kept[i].bytes))
+            continue;
+        *out = q_cow.kept[i];
+        q_cow.kept[i] = q_cow.kept[--q_cow.nr_kept];
+        return true;
+    }
+    return false;
+}
+
+static void unmap_kept(void)
+{
+    struct q_kept k;
+
+    for (bool got = true; got;) {
+        q_lock(&q_vm_lock);
+        got = pick_kept(&k);
+        q_unlock(&q_vm_lock);
+        if (got)
+            q_munmap(k.addr, k.bytes);
+    }
+}
+
+/* api_lock held, signals blocked. */
+static void release_protected(struct quire_snapshot *s)
+{
+    uint32_t epoch[MAX_LIVE];
+
+    q_zone_fork_prepare(true);
+    q_lock(&q_store.lock);
+    unlink_live(s);
+    bool last = !any_live();
+    if (last) {
+        q_store_reset();
+        atomic_store_explicit(&q_holder, NULL, memory_order_relaxed);
+    }
+    q_unlock(&q_store.lock);
+    q_zone_fork_parent();
+    if (last) {
+        if (q_cow_error(s) == 0)
+            unprotect(&s->ranges);
+        q_store_shrink();
+    } else {
+        size_t nr = live_epochs(epoch, MAX_LIVE);
+        if (nr <= MAX_LIVE)
+            q_store_prune(epoch, nr);
+    }
+    unmap_kept();
+}
+
+Q_PUBLIC int quire_snapshot_release(quire_snapshot_t *s)
+{
+    int error = q_snapshot_check(s);
+
+    if (error == EINVAL) {
+        errno = EINVAL;
+        return -1;
+    }
+    if (error == ESTALE) { /* a forked child's copy: what it held is the parent's */
+        q_snapshot_free(s);
+        return 0;
+    }
+    q_cow_lock_api();
+    uint64_t mask = q_signals_block();
+    q_enter();
+    q_view_end(s);
+    if (s->method == QUIRE_SNAPSHOT_BY_PROTECTION)
+        release_protected(s);
+    else if (s->method == QUIRE_SNAPSHOT_BY_HOLDER)
+        q_holder_end(s);
+    else
+        q_image_close(s);
+    q_leave();
+    q_signals_restore(mask);
+    q_snapshot_free(s);
+    q_cow_unlock_api();
+    return 0;
+}
+
+Q_PUBLIC int quire_snapshot_budget(size_t bytes)
+{
+    int error = 0;
+
+    q_cow_lock_api();
+    if (q_cow.live != NULL) {
+        error = EBUSY;
+    } else {
+        uint64_t mask = q_signals_block();
+        q_store.budget = bytes;
+        q_store_resize();
+        q_signals_restore(mask);
+    }
+    q_cow_unlock_api();
+    if (error != 0)
+        errno = error;
+    return error != 0 ? -1 : 0;
+}
+
+Q_PUBLIC int quire_snapshot_stat(const quire_snapshot_t *s, struct quire_snapshot_stat *st)
+{
+    int error = q_snapshot_check(s);
+
+    if (error != 0) {
+        errno = error;
+        return -1;
+    }
+    *st = (struct quire_snapshot_stat){
+        .method = s->method,
+        .error = q_cow_error(s),
+        .pause_ns = s->pause_ns,
+        .take_ns = s->take_ns,
+        .bytes = s->ranges.bytes,
+        .ranges = s->ranges.nr,
+        .why_not = s->why_not,
+    };
+    if (s->method != QUIRE_SNAPSHOT_BY_PROTECTION)
+        return 0;
+    /* Relaxed: numbers for people. */
+    st->faults = atomic_load_explicit(&q_cow.faults, memory_order_relaxed) - s->faults_before;
+    st->saved_bytes = (atomic_load_explicit(&q_cow.saved, memory_order_relaxed) - s->saved_before)
+                      << q_page_shift;
+    st->held_bytes = (uint64_t)atomic_load_explicit(&q_store.held, memory_order_relaxed)
+                     << q_page_shift;
+    st->longest_stall_ns = atomic_load_explicit(&q_cow.longest_ns, memory_order_relaxed);
+    return 0;
+}
+
+void q_cow_fork_child(void)
+{
+    if (q_cow.pid == 0)
+        return;
+    /* The descriptor serves the parent's memory; the handler did not come along. */
+    q_uffd_close(&q_cow.uffd);
+    q_cow.pid = 0;
+    q_cow.live = q_cow.views = NULL;
+    atomic_store_explicit(&q_holder, NULL, memory_order_relaxed);
+    q_lock_reset(&q_store.lock);
+    q_cow_api_reset();
+    q_store_forget();
+    for (size_t i = 0; i < q_cow.nr_kept; i++)
+        q_munmap(q_cow.kept[i].addr, q_cow.kept[i].bytes);
+    q_cow.nr_kept = 0;
+}

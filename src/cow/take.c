@@ -1,0 +1,298 @@
+/* take.c - snapshots come and go. See cow.h for the cut and the locks. */
+#include <pthread.h>
+#include <time.h>
+
+#include "cow/cow.h"
+#include "slab/heap.h"
+#include "zone/fork.h"
+#include "zone/hold.h"
+#include "zone/vmalloc.h"
+
+#define PATIENCE_NS 10000000000u /* for mappings on their way; each takes milliseconds at most */
+
+static struct q_lock api_lock;
+
+void q_cow_lock_api(void)
+{
+    q_lock(&api_lock);
+}
+
+void q_cow_unlock_api(void)
+{
+    q_unlock(&api_lock);
+}
+
+void q_cow_api_reset(void)
+{
+    q_lock_reset(&api_lock);
+}
+
+/* --- structures ------------------------------------------------------------------------------ */
+
+struct quire_snapshot *q_snapshot_new(int method)
+{
+    struct quire_snapshot *s =
+        q_mmap(NULL, q_align_up(sizeof(*s), q_page_size()), PROT_READ | PROT_WRITE, 0);
+
+    if (s == NULL)
+        return NULL;
+    s->magic = Q_SNAPSHOT_MAGIC;
+    s->pid = q_getpid();
+    s->method = method;
+    s->holder_fd = -1;
+    return s;
+}
+
+void q_snapshot_free(struct quire_snapshot *s)
+{
+    q_ranges_free(&s->ranges);
+    s->magic = 0;
+    q_munmap(s, q_align_up(sizeof(*s), q_page_size()));
+}
+
+int q_snapshot_check(const struct quire_snapshot *s)
+{
+    if (s == NULL || s->magic != Q_SNAPSHOT_MAGIC)
+        return EINVAL;
+    return s->pid == q_getpid() ? 0 : ESTALE;
+}
+
+/* --- what the zones ask (hold.h) ------------------------------------------------------------- */
+
+static bool held(const void *addr, size_t len)
+{
+    for (const struct quire_snapshot *s = q_cow.live; s != NULL; s = s->older)
+        if (q_cow_error(s) == 0 &&
+            q_ranges_touch(&s->ranges, (uintptr_t)addr, (uintptr_t)addr + len))
+            return true;
+    return false;
+}
+
+static void keep(void *addr, size_t bytes)
+{
+    if (q_cow.nr_kept == q_cow.room_kept) {
+        size_t room = q_align_up(q_max(2 * q_cow.room_kept, 1) * sizeof(struct q_kept), 4096);
+        room = q_align_up(room, q_page_size());
+        struct q_kept *now = q_mmap(NULL, room, PROT_READ | PROT_WRITE, 0);
+
+        if (now == NULL)
+            return; /* it is never unmapped, rather than too early */
+        for (size_t i = 0; i < q_cow.nr_kept; i++)
+            now[i] = q_cow.kept[i];
+        if (q_cow.kept != NULL)
+            q_munmap(q_cow.kept, q_cow.room_kept * sizeof(struct q_kept));
+        q_cow.kept = now;
+        q_cow.room_kept = room / sizeof(struct q_kept);
+    }
+    q_cow.kept[q_cow.nr_kept++] = (struct q_kept){addr, bytes};
+}
+
+static const struct q_holder holder = {.held = held, .keep = keep};
+
+/* --- the cut --------------------------------------------------------------------------------- */
+
+/* All locks of src/zone, with no mapping on its way between two addresses. */
+static bool lock_zones(void)
+{
+    struct timespec little = {.tv_nsec = 20000};
+    uint64_t start = q_clock_coarse();
+
+    do {
+        q_zone_fork_prepare(true);
+        if (q_vsettled())
+            return true;
+        q_zone_fork_parent();
+        q_arch_syscall6(SYS_nanosleep, (long)&little, 0, 0, 0, 0, 0);
+    } while (q_clock_coarse() - start < PATIENCE_NS);
+    return false;
+}
+
+static bool in_window(const struct q_range *r)
+{
+    return r->start - q_mem.base < q_mem.size;
+}
+
+/* Mappings of their own, and sections, come and go. Registering one again costs little. */
+static int register_ranges(const struct q_ranges *ranges)
+{
+    for (size_t i = 0; i < ranges->nr; i++) {
+        const struct q_range *r = &ranges->at[i];
+
+        if (in_window(r))
+            continue;
+        if (q_uffd_register(&q_cow.uffd, r->start, r->end - r->start, UFFDIO_REGISTER_MODE_WP) != 0)
+            return EPERM;
+    }
+    return 0;
+}
+
+/*
+ * Before Linux 6.4 pages that were never touched cannot be protected: let
+ * reads of them come from the page of zeroes, which can.
+ */
+static int touch_ranges(const struct q_ranges *ranges)
+{
+    if ((q_cow.uffd.features & Q_UFFD_WP_UNPOPULATED) != 0)
+        return 0;
+    for (size_t i = 0; i < ranges->nr; i++)
+        if (q_madvise((void *)ranges->at[i].start, ranges->at[i].end - ranges->at[i].start,
+                      22 /* MADV_POPULATE_READ */) != 0)
+            return EPERM;
+    return 0;
+}
+
+/* q_store.lock held. On failure, what is protected already is opened again. */
+static int protect(const struct q_ranges *ranges)
+{
+    for (size_t i = 0; i < ranges->nr; i++) {
+        const struct q_range *r = &ranges->at[i];
+
+        if (q_uffd_protect(&q_cow.uffd, r->start, r->end - r->start, true) == 0)
+            continue;
+        return EIO;
+    }
+    return 0;
+}
+
+/* The stack that this runs on would be protected, and the handler wait for it. */
+static bool stack_in(const struct q_ranges *ranges)
+{
+    return q_ranges_find(ranges, (uintptr_t)__builtin_frame_address(0)) != NULL ||
+           q_ranges_find(ranges, q_thread_pointer()) != NULL;
+}
+
+/* Zone locks held, signals blocked. */
+static int cut(struct quire_snapshot *s)
+{
+    int error = q_ranges_collect(&s->ranges) ? 0 : ENOMEM;
+
+    if (error == 0 && s->ranges.nr == 0)
+        error = ENOMEM;
+    if (error == 0 && stack_in(&s->ranges))
+        error = EDEADLK;
+    if (error == 0)
+        error = register_ranges(&s->ranges);
+    if (error == 0)
+        error = touch_ranges(&s->ranges);
+    if (error != 0)
+        return error;
+    q_lock(&q_store.lock);
+    uint64_t t = q_clock_fine();
+    s->epoch = ++q_cow.epoch;
+    error = protect(&s->ranges);
+    s->older = q_cow.live;
+    q_cow.live = s;
+    if (error != 0) {
+        q_cow_lose(error); /* the others, too: some of their pages are open now */
+        q_cow.live = s->older;
+    }
+    s->pause_ns = q_clock_fine() - t;
+    q_unlock(&q_store.lock);
+    /* Relaxed: who looks holds one of the locks that are held here. */
+    atomic_store_explicit(&q_holder, q_cow.live != NULL ? &holder : NULL, memory_order_relaxed);
+    return error;
+}
+
+static int take_by_protection(struct quire_snapshot *s)
+{
+    int error = EAGAIN;
+
+    s->faults_before = atomic_load_explicit(&q_cow.faults, memory_order_relaxed);
+    s->saved_before = atomic_load_explicit(&q_cow.saved, memory_order_relaxed);
+    q_store_populate();
+    uint64_t mask = q_signals_block();
+    q_enter();
+    if (lock_zones()) {
+        error = cut(s);
+        q_zone_fork_parent();
+    }
+    q_leave();
+    q_signals_restore(mask);
+    return error;
+}
+
+static int take_by_holder(struct quire_snapshot *s)
+{
+    int error = EAGAIN;
+    uint64_t mask = q_signals_block();
+
+    q_enter();
+    if (lock_zones()) {
+        uint64_t t = q_clock_fine();
+        error = q_ranges_collect(&s->ranges) && s->ranges.nr > 0 ? q_holder_start(s) : ENOMEM;
+        s->pause_ns = q_clock_fine() - t;
+        q_zone_fork_parent();
+    }
+    q_leave();
+    q_signals_restore(mask);
+    return error;
+}
+
+struct take_args {
+    unsigned flags;
+    struct quire_snapshot *result;
+    int error;
+};
+
+static int take(struct take_args *a)
+{
+    const char *why = "not asked for";
+    int error = EPERM;
+    uint64_t t = q_clock_fine();
+
+    struct quire_snapshot *s = q_snapshot_new(QUIRE_SNAPSHOT_BY_PROTECTION);
+    if (s == NULL)
+        return ENOMEM;
+    if ((a->flags & QUIRE_SNAPSHOT_HOLDER) == 0 && q_cow_start(&why) == 0)
+        error = 0;
+    if (error == 0) {
+        error = take_by_protection(s);
+        why = "the heap could not be protected";
+    }
+    if (error == EPERM || error == EIO) {
+        s->method = QUIRE_SNAPSHOT_BY_HOLDER;
+        s->why_not = why;
+        error = take_by_holder(s);
+    }
+    s->take_ns = q_clock_fine() - t;
+    if (error != 0)
+        q_snapshot_free(s);
+    else
+        a->result = s;
+    return error;
+}
+
+/* From a stack in the heap: let another thread do it. */
+static void *take_elsewhere(void *arg)
+{
+    struct take_args *a = arg;
+
+    a->error = take(a);
+    return NULL;
+}
+
+Q_PUBLIC quire_snapshot_t *quire_snapshot_take(void *heap, unsigned flags)
+{
+    struct take_args a = {.flags = flags};
+    pthread_t thread;
+
+    if (heap != NULL || (flags & ~QUIRE_SNAPSHOT_HOLDER) != 0) {
+        errno = EINVAL;
+        return NULL;
+    }
+    if (q_nodes[0] == NULL) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    q_cow_lock_api();
+    a.error = take(&a);
+    if (a.error == EDEADLK) {
+        a.error = pthread_create(&thread, NULL, take_elsewhere, &a);
+        if (a.error == 0)
+            pthread_join(thread, NULL);
+    }
+    q_cow_unlock_api();
+    if (a.error != 0)
+        errno = a.error;
+    return a.result;
+}

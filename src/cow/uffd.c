@@ -1,0 +1,127 @@
+/* uffd.c - see uffd.h. */
+#include "cow/uffd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+#define TRIES 1000 /* EAGAIN means that the address space is changing just now */
+
+static long ioctl3(int fd, unsigned long request, void *arg)
+{
+    return q_arch_syscall6(SYS_ioctl, fd, (long)request, (long)arg, 0, 0, 0);
+}
+
+static void close_fd(int fd)
+{
+    q_arch_syscall6(SYS_close, fd, 0, 0, 0, 0, 0);
+}
+
+/* A descriptor whose faults may also be the kernel's: others would make system calls fail. */
+static long open_one(void)
+{
+    long dev = q_arch_syscall6(SYS_openat, AT_FDCWD, (long)"/dev/userfaultfd", O_RDWR | O_CLOEXEC,
+                               0, 0, 0);
+
+    if (dev >= 0) {
+        long fd = ioctl3((int)dev, _IO(0xAA, 0), (void *)(long)O_CLOEXEC);
+        close_fd((int)dev);
+        if (fd >= 0)
+            return fd;
+    }
+    return q_arch_syscall6(SYS_userfaultfd, O_CLOEXEC, 0, 0, 0, 0, 0);
+}
+
+static bool refused(struct q_uffd *u, const char *why)
+{
+    if (u->fd >= 0)
+        close_fd(u->fd);
+    u->fd = -1;
+    u->refuse = why;
+    return false;
+}
+
+static const char *why_not_open(long error)
+{
+    if (error == -EPERM)
+        return "userfaultfd is not permitted: set the sysctl vm.unprivileged_userfaultfd to 1, "
+               "give the user /dev/userfaultfd, or allow the call in the seccomp filter";
+    if (error == -ENOSYS)
+        return "the kernel has no userfaultfd";
+    if (error == -EMFILE || error == -ENFILE)
+        return "no file descriptor was left for userfaultfd";
+    return "userfaultfd failed";
+}
+
+bool q_uffd_open(struct q_uffd *u)
+{
+    struct uffdio_api api = {.api = UFFD_API};
+    long fd = open_one();
+
+    *u = (struct q_uffd){.fd = (int)fd};
+    if (fd < 0) {
+        u->fd = -1;
+        return refused(u, why_not_open(fd));
+    }
+    /* A descriptor can be asked once only, so one asks and another is used. */
+    if (ioctl3(u->fd, UFFDIO_API, &api) != 0)
+        return refused(u, "the kernel speaks another userfaultfd");
+    u->features = api.features;
+    close_fd(u->fd);
+    u->fd = -1;
+    if ((u->features & UFFD_FEATURE_PAGEFAULT_FLAG_WP) == 0)
+        return refused(u, "the kernel cannot write-protect by userfaultfd (Linux 5.7, x86-64; "
+                          "6.10, arm64)");
+    fd = open_one();
+    if (fd < 0)
+        return refused(u, why_not_open(fd));
+    u->fd = (int)fd;
+    api = (struct uffdio_api){.api = UFFD_API,
+                              .features = UFFD_FEATURE_PAGEFAULT_FLAG_WP |
+                                          (u->features & Q_UFFD_WP_UNPOPULATED)};
+    if (ioctl3(u->fd, UFFDIO_API, &api) != 0)
+        return refused(u, "userfaultfd refused its own features");
+    return true;
+}
+
+void q_uffd_close(struct q_uffd *u)
+{
+    if (u->fd >= 0)
+        close_fd(u->fd);
+    u->fd = -1;
+}
+
+long q_uffd_register(const struct q_uffd *u, uintptr_t start, size_t len, uint64_t mode)
+{
+    struct uffdio_register r = {.range = {start, len}, .mode = mode};
+
+    return ioctl3(u->fd, UFFDIO_REGISTER, &r);
+}
+
+long q_uffd_protect(const struct q_uffd *u, uintptr_t start, size_t len, bool on)
+{
+    struct uffdio_writeprotect w = {.range = {start, len},
+                                    .mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0};
+    long ret = -EAGAIN;
+
+    for (int i = 0; i < TRIES && (ret == -EAGAIN || ret == -EINTR); i++)
+        ret = ioctl3(u->fd, UFFDIO_WRITEPROTECT, &w);
+    return ret;
+}
+
+long q_uffd_fill(const struct q_uffd *u, uintptr_t at, const void *src)
+{
+    struct uffdio_copy c = {.dst = at, .src = (uintptr_t)src, .len = q_page_size()};
+    struct uffdio_zeropage z = {.range = {at, q_page_size()}};
+    long ret = -EAGAIN;
+
+    for (int i = 0; i < TRIES && (ret == -EAGAIN || ret == -EINTR); i++)
+        ret = src != NULL ? ioctl3(u->fd, UFFDIO_COPY, &c) : ioctl3(u->fd, UFFDIO_ZEROPAGE, &z);
+    return ret;
+}
+
+long q_uffd_wake(const struct q_uffd *u, uintptr_t at, size_t len)
+{
+    struct uffdio_range r = {at, len};
+
+    return ioctl3(u->fd, UFFDIO_WAKE, &r);
+}

@@ -1,0 +1,40 @@
+/*
+ * uffd.h - userfaultfd, by raw system calls.
+ *
+ * One descriptor for the process, opened when the first snapshot is taken.
+ * The kernel's header may be older than the kernel, so what is needed of it
+ * stands here. Results are 0 or a negative errno.
+ */
+#ifndef Q_COW_UFFD_H
+#define Q_COW_UFFD_H
+
+#include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
+
+#include "base/sys.h"
+
+#define Q_UFFD_WP_UNPOPULATED (1ull << 13) /* Linux 6.4: also pages that were never touched */
+
+struct q_uffd {
+    int fd;             /* -1: none */
+    uint64_t features;  /* what the kernel has */
+    const char *refuse; /* why there is none: a sentence for people */
+};
+
+/* Open it, privileged device first. False: u->refuse says why. */
+bool q_uffd_open(struct q_uffd *u);
+void q_uffd_close(struct q_uffd *u);
+
+/* mode: UFFDIO_REGISTER_MODE_* */
+long q_uffd_register(const struct q_uffd *u, uintptr_t start, size_t len, uint64_t mode);
+
+/* Protect, or un-protect and wake who waits. */
+long q_uffd_protect(const struct q_uffd *u, uintptr_t start, size_t len, bool on);
+
+/* Fill a missing page from src, or with zeroes where src is NULL, and wake who waits. */
+long q_uffd_fill(const struct q_uffd *u, uintptr_t at, const void *src);
+
+/* Wake who waits for a page without filling it; what it does then is its own affair. */
+long q_uffd_wake(const struct q_uffd *u, uintptr_t at, size_t len);
+
+#endif
