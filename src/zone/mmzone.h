@@ -16,7 +16,7 @@
  * Watermarks, in pages that are free but still resident: at `high` a zone is
  * comfortable, and what lies above it is given back to the kernel, oldest
  * whole pageblocks first, once it has rested for the decay time. Above `max`
- * (as much again as is in use, or half of what was lately) it goes at once.
+ * (a part of what is in use, and of what was lately) it goes at once.
  *
  * Locks: zone->lock guards everything in struct q_zone and the pageblocks and
  * free struct pages of the zone; pcp->lock (one per CPU, outside zone->lock)
@@ -79,10 +79,11 @@ struct q_zone {
     size_t frontier, frontier_end;   /* online but never used */
 
     size_t watermark[Q_NR_WMARK];
-    size_t nr_dirty;     /* free pages that are still resident */
-    struct q_list dirty; /* pageblocks with such pages */
-    size_t peak;         /* most pages in use, lately */
-    uint32_t tick_ms;    /* when reclaim last looked */
+    size_t nr_run_pages;        /* pages given out in runs, not slabs */
+    size_t nr_dirty;            /* free pages that are still resident */
+    struct q_list dirty;        /* pageblocks with such pages */
+    size_t slab_peak, run_peak; /* most pages in use, lately */
+    uint32_t tick_ms;           /* when reclaim last looked */
 
     /* Event counters, as in /proc/vmstat. Under the lock. */
     size_t nr_alloc, nr_free_calls, nr_steal, nr_given_back, nr_huge_blocks;

@@ -209,12 +209,13 @@ static struct q_page *try_on(unsigned nid, q_gfp_t gfp, unsigned order, size_t n
             break;
         q_lock(&zone->lock);
         struct q_page *page = q_zone_take(zone, order, nr, mobility_of(gfp), &written);
-        q_zone_tick(zone);
         if (page != NULL) {
             page->type = Q_PAGE_RUN;
             page->nr = (uint32_t)nr;
             page->refcount = 1;
+            zone->nr_run_pages += nr;
         }
+        q_zone_tick(zone);
         q_unlock(&zone->lock);
         if (page != NULL) {
             if ((gfp & Q_GFP_ZERO) != 0)
@@ -264,6 +265,7 @@ void q_free_run(struct q_page *page)
     q_lock(&zone->lock);
     q_assert(page->type == Q_PAGE_RUN);
     size_t nr = page->nr;
+    zone->nr_run_pages -= nr;
     page->type = Q_PAGE_NONE;
     q_zone_give(zone, page, nr, nr);
     q_zone_tick(zone);
@@ -280,6 +282,7 @@ void q_shrink_run(struct q_page *page, size_t nr)
         return;
     q_lock(&zone->lock);
     page->nr = (uint32_t)nr;
+    zone->nr_run_pages -= cut;
     q_zone_give(zone, page + nr, cut, cut);
     q_unlock(&zone->lock);
     q_uncharge(cut);
@@ -327,6 +330,7 @@ bool q_grow_run(struct q_page *page, size_t nr)
         }
         q_pageblock_taken(zone, pfn + have, nr - have);
         page->nr = (uint32_t)nr;
+        zone->nr_run_pages += nr - have;
         ok = true;
     }
     q_unlock(&zone->lock);

@@ -10,24 +10,48 @@
 #define TICK_MS 50u         /* at most one look in this time */
 #define BLOCKS_PER_TICK 64u /* bounds the time under the lock */
 #define HUGE_FROM_BYTES ((size_t)64 << 20)
-#define EAGER_BYTES ((size_t)512 << 10)   /* free memory up to this never goes at once */
+#define FLOOR_BYTES ((size_t)256 << 10)   /* free memory up to this never goes */
+#define EAGER_BYTES ((size_t)512 << 10)   /* nor does it at once up to this, */
+#define EAGER_SHARE 4                     /* this part of what is in use, */
+#define KEEP_BYTES ((size_t)32 << 20)     /* and so much of the runs in use lately */
 #define PART_MIN_BYTES ((size_t)64 << 10) /* smaller pieces are not worth a system call */
 
-/* Pages that a zone may keep resident for its next needs. */
+/* Pages of slabs in use: only what objects were carved from counts. */
+static size_t slab_pages(const struct q_zone *zone)
+{
+    size_t used = q_mem.sparse ? zone->present_pages : zone->frontier - zone->start_pfn;
+
+    used -= q_min(used, zone->buddy.nr_free_pages + zone->nr_run_pages);
+    return q_min(used, atomic_load_explicit(&q_pages_carved, memory_order_relaxed));
+}
+
+static void set_peaks(struct q_zone *zone)
+{
+    zone->slab_peak = q_max(slab_pages(zone), zone->slab_peak);
+    zone->run_peak = q_max(zone->nr_run_pages, zone->run_peak);
+}
+
+/*
+ * Pages that a zone may keep resident for its next needs. What was in use
+ * lately and is not now may be wanted again. Of slabs half of that is kept:
+ * free slabs fit what is wanted next only in part. Of runs a little is kept
+ * whole, so that a program that allocates and frees the same large block
+ * again and again does not pay for its pages each time.
+ */
 static void set_watermarks(struct q_zone *zone)
 {
-    size_t used = zone->frontier - zone->start_pfn, floor = (256u << 10) >> q_page_shift;
+    size_t slabs = slab_pages(zone), used = slabs + zone->nr_run_pages;
+    size_t floor = FLOOR_BYTES >> q_page_shift;
+    /* Other threads may have carved since the peak was set. */
+    size_t slabs_lately = zone->slab_peak - q_min(slabs, zone->slab_peak);
+    size_t runs_lately = zone->run_peak - zone->nr_run_pages;
+    size_t whole = q_min(runs_lately, KEEP_BYTES >> q_page_shift);
 
-    used = q_mem.sparse ? zone->present_pages : used;
-    used -= q_min(used, zone->buddy.nr_free_pages);
-    /* Of slabs, only what objects were carved from counts. */
-    if (zone->type == Q_ZONE_NORMAL)
-        used = q_min(used, atomic_load_explicit(&q_pages_carved, memory_order_relaxed));
     zone->watermark[Q_WMARK_MIN] = floor;
     zone->watermark[Q_WMARK_LOW] = floor + used / 64;
     zone->watermark[Q_WMARK_HIGH] = floor + used / 32;
-    zone->peak = q_max(used, zone->peak);
-    zone->watermark[Q_WMARK_MAX] = (EAGER_BYTES >> q_page_shift) + q_max(used, zone->peak / 2);
+    zone->watermark[Q_WMARK_MAX] = (EAGER_BYTES >> q_page_shift) + used / EAGER_SHARE +
+                                   slabs_lately / 2 + q_max(whole, runs_lately / 2);
 }
 
 /* Whether no page of a free block that spans whole pageblocks holds memory. */
@@ -112,6 +136,7 @@ static void reclaim_pass(struct q_zone *zone, uint32_t now, uint32_t age_ms, siz
 
 void q_zone_tick(struct q_zone *zone)
 {
+    set_peaks(zone);
     if (q_likely(zone->nr_dirty <= zone->watermark[Q_WMARK_LOW]))
         return;
     set_watermarks(zone);
@@ -125,7 +150,9 @@ void q_zone_tick(struct q_zone *zone)
     if (now - zone->tick_ms < TICK_MS)
         return;
     zone->tick_ms = now;
-    zone->peak -= zone->peak / 32; /* forgotten in a second or two */
+    zone->slab_peak -= zone->slab_peak / 32; /* forgotten in a second or two */
+    zone->run_peak -= zone->run_peak / 32;
+    set_peaks(zone);
     uint32_t age = (uint32_t)q_opt.decay_ms + 1;
     reclaim_pass(zone, now, age, zone->watermark[Q_WMARK_HIGH], true, 0);
     if (zone->nr_dirty > zone->watermark[Q_WMARK_HIGH])

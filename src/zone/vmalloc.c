@@ -10,7 +10,8 @@
 #define TABLE_SIZE (1u << 17) /* twice as many as the kernel allows mappings by default */
 #define CACHE_SLOTS 16
 #define CACHE_BYTES ((size_t)256 << 20)
-#define CACHE_SHARE 8 /* and at most this part of what is in use */
+#define CACHE_SHARE 8                   /* and at most this part of what is in use, */
+#define CACHE_LATELY ((size_t)32 << 20) /* or so much of what was mapped lately */
 
 struct q_lock q_vm_lock;
 
@@ -37,6 +38,7 @@ const struct q_holder *_Atomic q_holder;
 
 static struct q_vstat stat;
 static uint32_t trim_ms;
+static size_t peak; /* most bytes in use by blocks, lately */
 
 static size_t home_slot(uintptr_t addr)
 {
@@ -65,6 +67,7 @@ static bool insert(void *p, size_t bytes)
     group_used[at / GROUP]++;
     stat.blocks++;
     stat.bytes += bytes;
+    peak = q_max(peak, stat.bytes);
     return true;
 }
 
@@ -199,6 +202,15 @@ size_t q_vsize(const void *p)
     return bytes;
 }
 
+/* Bytes that the cache may hold now. */
+static size_t cache_room(void)
+{
+    size_t in_use = atomic_load_explicit(&q_pages_in_use, memory_order_relaxed) << q_page_shift;
+    size_t lately = q_min(peak - q_min(stat.bytes, peak), CACHE_LATELY);
+
+    return q_opt.decay_ms > 0 ? q_min(q_max(in_use / CACHE_SHARE, lately), CACHE_BYTES) : 0;
+}
+
 /* Put a block into the cache; what it pushes out is returned for unmapping. */
 static void cache_put(void *p, size_t bytes, void **out, size_t *out_bytes)
 {
@@ -247,11 +259,9 @@ bool q_vfree(void *p)
     }
     bytes = table[at].bytes;
     remove_slot(at);
-    size_t in_use = atomic_load_explicit(&q_pages_in_use, memory_order_relaxed) << q_page_shift;
     if (keep_held(p, bytes)) {
         /* unmapped once no snapshot shows it any more */
-    } else if (stat.cached_bytes + bytes <= q_min(in_use / CACHE_SHARE, CACHE_BYTES) &&
-               q_opt.decay_ms > 0) {
+    } else if (stat.cached_bytes + bytes <= cache_room()) {
         cache_put(p, bytes, &out, &out_bytes);
     } else {
         out = p;
@@ -341,6 +351,8 @@ size_t q_vtrim(bool force)
 
         q_lock(&q_vm_lock);
         trim_ms = now;
+        if (i == 0)
+            peak -= (peak - q_min(stat.bytes, peak)) / 32; /* forgotten in a second or two */
         if (cache[i].addr != NULL && (force || now - cache[i].stamp_ms > q_opt.decay_ms)) {
             out = cache[i].addr;
             bytes = cache[i].bytes;
