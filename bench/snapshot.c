@@ -252,6 +252,71 @@ static void latency_while_forked(void)
     say_latency("writer_fork", write_until(child_done, start));
 }
 
+/* --- going back ------------------------------------------------------------------------------- */
+
+#define DIRTY 100u
+#define GO_BACK_ROUNDS 200
+
+static uint64_t go_back_rng;
+
+/* One iteration's work: DIRTY blocks anywhere in the heap, or the first DIRTY every time. */
+static void dirty(bool anywhere)
+{
+    for (size_t i = 0; i < DIRTY; i++) {
+        go_back_rng ^= go_back_rng << 13;
+        go_back_rng ^= go_back_rng >> 7;
+        go_back_rng ^= go_back_rng << 17;
+        *(volatile uint64_t *)block[anywhere ? go_back_rng % nr : i] = go_back_rng;
+    }
+}
+
+/* Microseconds for an iteration that writes and is undone. */
+static double undone_by_restore(bool anywhere)
+{
+    static double v[GO_BACK_ROUNDS];
+    quire_snapshot_t *s = quire_snapshot_take(NULL, QUIRE_SNAPSHOT_ROLLBACK);
+
+    if (s == NULL)
+        return 0;
+    go_back_rng = 88172645463325252u;
+    for (int i = 0; i < GO_BACK_ROUNDS; i++) {
+        double t = now_us();
+        dirty(anywhere);
+        if (quire_snapshot_restore(s) != 0)
+            perror("quire_snapshot_restore");
+        v[i] = now_us() - t;
+    }
+    quire_snapshot_release(s);
+    return median(v, GO_BACK_ROUNDS);
+}
+
+/* The same in a child for each. */
+static double undone_by_fork(bool anywhere)
+{
+    double v[ROUNDS];
+
+    go_back_rng = 88172645463325252u;
+    for (int i = 0; i < ROUNDS; i++) {
+        double t = now_us();
+        pid_t pid = fork();
+        if (pid == 0) {
+            dirty(anywhere);
+            _exit(0);
+        }
+        waitpid(pid, NULL, 0);
+        v[i] = now_us() - t;
+    }
+    return median(v, ROUNDS);
+}
+
+static void going_back(void)
+{
+    say("rollback", undone_by_restore(true));
+    say("rollback_fork", undone_by_fork(true));
+    say("rollback_hot", undone_by_restore(false));
+    say("rollback_hot_fork", undone_by_fork(false));
+}
+
 int main(int argc, char **argv)
 {
     size_t bytes = (argc > 1 ? strtoul(argv[1], NULL, 10) : 256) << 20;
@@ -280,5 +345,6 @@ int main(int argc, char **argv)
     say("sparse_fork", first_write_fork(1000, nr / 1000 / 2));
     latency_while_saving();
     latency_while_forked();
+    going_back();
     return 0;
 }

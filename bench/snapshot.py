@@ -30,6 +30,12 @@ def row(what, ours, theirs, target):
     return ratio <= target
 
 
+def row_of_limit(what, value, limit):
+    verdict = "met" if value <= limit else "not met"
+    print(f"  {what:<58} {value:>11.2f} {'':>11}  {'':>9} {limit:>7.2f}  {verdict}", flush=True)
+    return value <= limit
+
+
 def report(mib, small, huge):
     """small, huge: what was measured of the heap in 4 KiB pages, and in huge pages."""
     print(f"{mib} MiB {'':<52} quire        fork      ratio    target")
@@ -47,8 +53,15 @@ def report(mib, small, huge):
             (f"first write, sparse, us a page: {name}", run["sparse"], run["sparse_fork"], 3),
             (f"writer's p99.9 while saving, us: {name}", run["writer_p999"],
              run["writer_fork_p999"], 1 / 20),
+            (f"going back, 100 pages anywhere, us a round: {name}", run["rollback"],
+             run["rollback_fork"], 1 / 30),
+            (f"going back, 100 pages, the same, us a round: {name}", run["rollback_hot"],
+             run["rollback_hot_fork"], 1 / 30),
         ]
     met = [row(*r) for r in rows]
+    for name, run in (("4 KiB", small), ("huge", huge)):
+        met.append(row_of_limit(f"going back, us a hot page: {name}", run["rollback_hot"] / 100,
+                                0.5))
     for name, run in (("4 KiB", small), ("huge", huge)):
         print(f"  while saving, {name}: {run['save_copied_mib']:.0f} MiB copied in "
               f"{run['save_ms']:.0f} ms; writer p50 {run['writer_p50']:.1f} us, "

@@ -52,6 +52,9 @@ typedef struct quire_snapshot quire_snapshot_t;
  */
 #define QUIRE_SNAPSHOT_HOLDER 1u
 
+/* And: one that quire_snapshot_restore() can go back to. By write protection only. */
+#define QUIRE_SNAPSHOT_ROLLBACK 2u
+
 /*
  * Take a snapshot. heap must be NULL: the heap that malloc serves from. NULL
  * and errno:
@@ -60,6 +63,10 @@ typedef struct quire_snapshot quire_snapshot_t;
  *   EAGAIN    no thread or process can be made for it, or realloc() in other
  *             threads moved large blocks without a pause for ten seconds
  *   EPERM     neither userfaultfd nor reading a child process is allowed
+ * and with QUIRE_SNAPSHOT_ROLLBACK:
+ *   EBUSY     another thread is inside malloc
+ *   EDEADLK   the calling thread's stack lies in the heap
+ *   ENOTSUP   userfaultfd is refused, or the heap is in the sparse memory model
  */
 quire_snapshot_t *quire_snapshot_take(void *heap, unsigned flags);
 
@@ -68,6 +75,38 @@ quire_snapshot_t *quire_snapshot_take(void *heap, unsigned flags);
  * was not released; 0. -1 and EINVAL on anything else that can be told.
  */
 int quire_snapshot_release(quire_snapshot_t *snap);
+
+/*
+ * Go back: the heap's memory, and what of it is allocated, are as when the
+ * snapshot was taken. Blocks allocated since are gone, freed and resized ones
+ * are back where they were, with their content. The snapshot lives on, and
+ * can be gone back to as often as one likes; rounds that change little cost
+ * little.
+ *
+ * Rules, of which only some can be checked:
+ *  - At the cut and while this runs, no other thread is inside malloc, reads
+ *    or writes the heap, or uses another function of this header.
+ *  - No thread starts or ends between the cut and this.
+ *  - It is the newest snapshot: those taken later are released first.
+ *  - Pointers to the heap that lie elsewhere (stack, registers, static data)
+ *    stay as they are, and dangle where they point to what was allocated
+ *    since. libc has such, too: the buffer that stdio gets at a stream's
+ *    first use, FILE and DIR objects, locales, loaded objects. Have them
+ *    made before the cut, or gone before this. And what lies in the heap
+ *    is as it was even if it stands for something outside, such as an open
+ *    file, which is not put back. The snapshot's own handle is best kept outside.
+ *  - The stack of the calling thread does not lie in the heap.
+ *  - What a signal handler allocated or freed while it interrupted malloc
+ *    is left as it is.
+ *
+ * 0, or -1 with errno and nothing changed:
+ *   EINVAL    not a snapshot taken with QUIRE_SNAPSHOT_ROLLBACK
+ *   EBUSY     a newer snapshot is alive; threads came or went since the cut;
+ *             or another thread is inside malloc
+ *   EDEADLK   the calling thread's stack lies in the heap
+ *   ENOBUFS, ESTALE, EIO   as of quire_snapshot_read()
+ */
+int quire_snapshot_restore(quire_snapshot_t *snap);
 
 /*
  * Copy size bytes from addr, as they were, to buf. Returns the bytes copied:
@@ -152,6 +191,8 @@ struct quire_snapshot_stat {
     uint64_t saved_bytes;      /* copied because of them; all snapshots together */
     uint64_t held_bytes;       /* copies held now; all snapshots together */
     uint64_t longest_stall_ns; /* longest time it took to serve one of them */
+    uint64_t restores;         /* times it was gone back to */
+    uint64_t restored_pages;   /* and pages that had to be put back then */
     const char *why_not;       /* why not by protection; NULL where it is */
 };
 

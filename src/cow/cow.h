@@ -39,6 +39,7 @@
 #include "cow/range.h"
 #include "cow/store.h"
 #include "cow/uffd.h"
+#include "cow/undo.h"
 #include "quire/snapshot.h"
 
 #define Q_SNAPSHOT_MAGIC 0x7370616e736f6374ull
@@ -62,6 +63,7 @@ struct quire_snapshot {
     const char *why_not;
     int holder_pid, holder_fd; /* holder.c */
     struct q_image *image;     /* image.c */
+    struct q_undo *undo;       /* QUIRE_SNAPSHOT_ROLLBACK; else NULL */
 };
 
 /* A freed mapping that waits for the end of the snapshots that show it. */
@@ -90,6 +92,12 @@ Q_INLINE int q_cow_error(const struct quire_snapshot *s)
     return atomic_load_explicit(&s->error, memory_order_acquire);
 }
 
+/* What it protects, and keeps from being discarded: what it shows, and more where it can be gone back to. */
+Q_INLINE const struct q_ranges *q_cow_guarded(const struct quire_snapshot *s)
+{
+    return s->undo != NULL ? &s->undo->guarded : &s->ranges;
+}
+
 /* engine.c: open userfaultfd and start the handler, once. 0 or an errno; *why is set then. */
 int q_cow_start(const char **why);
 
@@ -99,7 +107,7 @@ void q_cow_lose(int error);
 /* fault.c: the handler's loop. */
 _Noreturn void q_cow_serve(void);
 
-/* fault.c: the newest live snapshot that shows addr; NULL. q_store.lock held. */
+/* fault.c: the newest live snapshot that guards addr; NULL. q_store.lock held. */
 const struct quire_snapshot *q_cow_newest(uintptr_t addr);
 
 /* Block every signal, and go back. */
@@ -112,6 +120,19 @@ void q_cow_lock_api(void);
 void q_cow_api_reset(void);
 struct quire_snapshot *q_snapshot_new(int method);
 void q_snapshot_free(struct quire_snapshot *s);
+
+/*
+ * restore.c: drop from a log what has no version, or is in it twice. That is
+ * left behind where a newer snapshot was gone back to. q_store.lock held.
+ */
+void q_cow_compact_log(struct q_undo *u, uint32_t epoch);
+
+/* Whether the stack or the thread's own data lie in these. */
+bool q_cow_stack_in(const struct q_ranges *ranges);
+
+/* Frees that signal handlers have put off are done now. Set by src/malloc. */
+extern void (*q_cow_settle_hook)(void);
+void q_cow_settle(void);
 
 /* 0 where s may be used by this process, else an errno. */
 int q_snapshot_check(const struct quire_snapshot *s);

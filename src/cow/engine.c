@@ -138,10 +138,12 @@ void q_cow_lose(int error)
         atomic_compare_exchange_strong_explicit(&s->error, &none, error, memory_order_seq_cst,
                                                 memory_order_relaxed);
     }
-    for (struct quire_snapshot *s = q_cow.live; s != NULL; s = s->older)
-        for (size_t i = 0; i < s->ranges.nr; i++)
-            q_uffd_protect(&q_cow.uffd, s->ranges.at[i].start,
-                           s->ranges.at[i].end - s->ranges.at[i].start, false);
+    for (const struct quire_snapshot *s = q_cow.live; s != NULL; s = s->older) {
+        const struct q_ranges *r = q_cow_guarded(s);
+
+        for (size_t i = 0; i < r->nr; i++)
+            q_uffd_protect(&q_cow.uffd, r->at[i].start, r->at[i].end - r->at[i].start, false);
+    }
     /* Who is reading a saved page just now finds the error afterwards. */
     q_store_reset();
 }

@@ -21,7 +21,7 @@
 const struct quire_snapshot *q_cow_newest(uintptr_t addr)
 {
     for (const struct quire_snapshot *s = q_cow.live; s != NULL; s = s->older)
-        if (q_cow_error(s) == 0 && q_ranges_find(&s->ranges, addr) != NULL)
+        if (q_cow_error(s) == 0 && q_ranges_find(q_cow_guarded(s), addr) != NULL)
             return s;
     return NULL;
 }
@@ -88,6 +88,22 @@ static bool copy_out(uintptr_t from, const uint32_t *slot, unsigned nr)
            (long)src.iov_len;
 }
 
+/* A page is about to have a version: whoever wants to go back hears of its first since the cut. */
+static void log_page(const struct q_leaf *leaf, unsigned index)
+{
+    uintptr_t page = leaf->base + ((uintptr_t)index << q_page_shift);
+    uint32_t newest = q_store_newest(leaf, index);
+
+    for (const struct quire_snapshot *s = q_cow.live; s != NULL; s = s->older) {
+        if (s->undo == NULL || newest >= s->epoch || q_cow_error(s) != 0 ||
+            q_ranges_find(&s->undo->guarded, page) == NULL)
+            continue;
+        if (s->undo->nr_pages == s->undo->room)
+            q_cow_compact_log(s->undo, s->epoch);
+        q_undo_log(s->undo, page);
+    }
+}
+
 /*
  * Save a run of pages that have no version as new as epoch. 0; an errno; or
  * EAGAIN where they cannot be read at once.
@@ -108,8 +124,10 @@ static int save_run(struct q_leaf *leaf, unsigned first, unsigned nr, uint32_t e
             q_store_give(slot[--have]);
         return error;
     }
-    for (unsigned i = 0; i < nr; i++)
+    for (unsigned i = 0; i < nr; i++) {
+        log_page(leaf, first + i);
         q_store_publish(leaf, first + i, slot[i], epoch);
+    }
     atomic_fetch_add_explicit(&q_cow.saved, nr, memory_order_relaxed);
     return 0;
 }
@@ -157,7 +175,7 @@ static void serve_write(uintptr_t page)
     struct window w = {at, 1};
     /* Neighbours may be in a newer snapshot that this page is not in; then they need saving for that. */
     if (s == q_cow.live)
-        w = choose(leaf, at, q_ranges_find(&s->ranges, page));
+        w = choose(leaf, at, q_ranges_find(q_cow_guarded(s), page));
     int error = save_window(leaf, w, s->epoch);
     if (error != 0 && w.nr > 1) {
         /* Something in it cannot be read, or does not fit: this page alone. */

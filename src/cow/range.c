@@ -140,6 +140,52 @@ bool q_ranges_collect(struct q_ranges *r)
     return !r->failed;
 }
 
+/* A zone up to its frontier, and the pages of the arrays that describe it. */
+static void collect_zone(struct q_ranges *r, const struct q_zone *zone)
+{
+    size_t nr = zone->frontier - zone->start_pfn;
+    uintptr_t at = (uintptr_t)q_pfn_to_virt(zone->start_pfn);
+    struct q_part part[Q_NR_ARRAYS];
+
+    if (nr == 0)
+        return;
+    q_ranges_add(r, at, at + (nr << q_page_shift));
+    q_mem_parts(zone->start_pfn, nr, part);
+    for (unsigned i = 0; i < Q_NR_ARRAYS; i++)
+        q_ranges_add(r, q_align_down(part[i].from, q_page_size()),
+                     q_align_up(part[i].to, q_page_size()));
+}
+
+/* Where the parts of two zones share a page. Sorted before and after. */
+static void join_overlaps(struct q_ranges *r)
+{
+    size_t to = 0;
+
+    for (size_t i = 1; i < r->nr; i++) {
+        if (r->at[i].start < r->at[to].end)
+            r->at[to].end = q_max(r->at[to].end, r->at[i].end);
+        else
+            r->at[++to] = r->at[i];
+    }
+    r->nr = r->nr > 0 ? to + 1 : 0;
+    r->bytes = 0;
+    for (size_t i = 0; i < r->nr; i++)
+        r->bytes += r->at[i].end - r->at[i].start;
+}
+
+bool q_ranges_collect_all(struct q_ranges *r)
+{
+    r->nr = r->bytes = 0;
+    r->failed = false;
+    for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++)
+        for (unsigned type = 0; type < Q_NR_ZONES; type++)
+            collect_zone(r, &q_nodes[nid]->zones[type]);
+    q_veach(collect_mapping, r);
+    q_ranges_sort(r);
+    join_overlaps(r);
+    return !r->failed;
+}
+
 static void sift(struct q_range *a, size_t at, size_t nr)
 {
     for (;;) {

@@ -29,6 +29,14 @@ struct q_ranges {
 /* Fill r with what is in use. All locks of src/zone held. False: no memory. */
 bool q_ranges_collect(struct q_ranges *r);
 
+/*
+ * Fill r with all that going back needs as it was: every page of the zones up
+ * to their frontiers, free or not; the blocks with a mapping of their own;
+ * and what the arrays of zone/memmap.h say of these pages. Flat and
+ * discontiguous models. The same locks.
+ */
+bool q_ranges_collect_all(struct q_ranges *r);
+
 /* Append [start, end), joining what touches; then sort. For images. */
 bool q_ranges_add(struct q_ranges *r, uintptr_t start, uintptr_t end);
 void q_ranges_sort(struct q_ranges *r);

@@ -108,7 +108,7 @@ static void release_protected(struct quire_snapshot *s)
     q_zone_fork_parent();
     if (last) {
         if (q_cow_error(s) == 0)
-            unprotect(&s->ranges);
+            unprotect(q_cow_guarded(s));
         q_store_shrink();
     } else {
         size_t nr = live_epochs(epoch, MAX_LIVE);
@@ -183,6 +183,10 @@ Q_PUBLIC int quire_snapshot_stat(const quire_snapshot_t *s, struct quire_snapsho
         .ranges = s->ranges.nr,
         .why_not = s->why_not,
     };
+    if (s->undo != NULL) {
+        st->restores = s->undo->restores;
+        st->restored_pages = s->undo->put_back;
+    }
     if (s->method != QUIRE_SNAPSHOT_BY_PROTECTION)
         return 0;
     /* Relaxed: numbers for people. */

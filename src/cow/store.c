@@ -270,6 +270,27 @@ void q_store_prune(const uint32_t *live, size_t nr)
     }
 }
 
+void q_store_drop(uintptr_t addr, uint32_t epoch)
+{
+    struct q_leaf *leaf = q_store_leaf(addr, false);
+
+    if (leaf == NULL || !q_store_alive(leaf))
+        return;
+    unsigned index = q_leaf_index(leaf, addr);
+    uint32_t slot;
+    /* The sequence lock as in q_store_prune(). */
+    atomic_fetch_add_explicit(&q_store.shuffle, 1, memory_order_relaxed);
+    atomic_thread_fence(memory_order_release);
+    while ((slot = atomic_load_explicit(&leaf->head[index], memory_order_relaxed)) != 0 &&
+           q_store.version[slot].epoch >= epoch) {
+        uint32_t older = atomic_load_explicit(&q_store.version[slot].older, memory_order_relaxed);
+
+        atomic_store_explicit(&leaf->head[index], older, memory_order_relaxed);
+        q_store_give(slot);
+    }
+    atomic_fetch_add_explicit(&q_store.shuffle, 1, memory_order_release);
+}
+
 void q_store_reset(void)
 {
     atomic_fetch_add_explicit(&q_store.life, 1, memory_order_relaxed);

@@ -37,6 +37,7 @@ struct q_leaf {
 struct q_version {
     uint32_t epoch;
     _Atomic uint32_t older; /* slot; 0: none */
+    uint32_t mark;          /* see q_cow_compact_log() */
 };
 
 struct q_store {
@@ -107,6 +108,9 @@ uint32_t q_store_find(uintptr_t addr, uint32_t epoch);
 
 /* Drop what no snapshot of live[0..nr), ascending, shows. Takes the lock by itself, leaf by leaf. */
 void q_store_prune(const uint32_t *live, size_t nr);
+
+/* Drop the page's versions of `epoch` and later: it is again as it was then. Lock held. */
+void q_store_drop(uintptr_t addr, uint32_t epoch);
 
 /* Forget everything: no snapshot is alive. Lock held. */
 void q_store_reset(void);

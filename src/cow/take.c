@@ -46,6 +46,7 @@ struct quire_snapshot *q_snapshot_new(int method)
 void q_snapshot_free(struct quire_snapshot *s)
 {
     q_ranges_free(&s->ranges);
+    q_undo_free(s->undo);
     s->magic = 0;
     q_munmap(s, q_align_up(sizeof(*s), q_page_size()));
 }
@@ -63,7 +64,7 @@ static bool held(const void *addr, size_t len)
 {
     for (const struct quire_snapshot *s = q_cow.live; s != NULL; s = s->older)
         if (q_cow_error(s) == 0 &&
-            q_ranges_touch(&s->ranges, (uintptr_t)addr, (uintptr_t)addr + len))
+            q_ranges_touch(q_cow_guarded(s), (uintptr_t)addr, (uintptr_t)addr + len))
             return true;
     return false;
 }
@@ -155,31 +156,42 @@ static int protect(const struct q_ranges *ranges)
 }
 
 /* The stack that this runs on would be protected, and the handler wait for it. */
-static bool stack_in(const struct q_ranges *ranges)
+bool q_cow_stack_in(const struct q_ranges *ranges)
 {
     return q_ranges_find(ranges, (uintptr_t)__builtin_frame_address(0)) != NULL ||
            q_ranges_find(ranges, q_thread_pointer()) != NULL;
 }
 
 /* Zone locks held, signals blocked. */
-static int cut(struct quire_snapshot *s)
+static int prepare(struct quire_snapshot *s)
 {
     int error = q_ranges_collect(&s->ranges) ? 0 : ENOMEM;
+    const struct q_ranges *guarded = q_cow_guarded(s);
 
     if (error == 0 && s->ranges.nr == 0)
         error = ENOMEM;
-    if (error == 0 && stack_in(&s->ranges))
+    if (error == 0 && s->undo != NULL)
+        error = q_undo_collect(s->undo);
+    if (error == 0 && q_cow_stack_in(guarded))
         error = EDEADLK;
     if (error == 0)
-        error = register_ranges(&s->ranges);
-    if (error == 0)
-        error = touch_ranges(&s->ranges);
+        error = register_ranges(guarded);
+    return error != 0 ? error : touch_ranges(guarded);
+}
+
+/* Zone locks held, signals blocked. */
+static int cut(struct quire_snapshot *s)
+{
+    int error = prepare(s);
+
     if (error != 0)
         return error;
     q_lock(&q_store.lock);
     uint64_t t = q_clock_fine();
     s->epoch = ++q_cow.epoch;
-    error = protect(&s->ranges);
+    error = protect(q_cow_guarded(s));
+    if (s->undo != NULL)
+        s->undo->opened_at = s->epoch;
     s->older = q_cow.live;
     q_cow.live = s;
     if (error != 0) {
@@ -234,6 +246,51 @@ struct take_args {
     int error;
 };
 
+void (*q_cow_settle_hook)(void);
+
+void q_cow_settle(void)
+{
+    if (q_cow_settle_hook != NULL)
+        q_cow_settle_hook();
+}
+
+/* What can be gone back to is made by protection alone, and in the models with a window. */
+static int prepare_rollback(struct quire_snapshot *s)
+{
+    const char *why;
+
+    if (q_mem.sparse)
+        return ENOTSUP;
+    s->undo = q_undo_new();
+    if (s->undo == NULL)
+        return ENOMEM;
+    int error = q_cow_start(&why);
+    if (error != 0)
+        return error == EPERM ? ENOTSUP : error;
+    q_cow_settle();
+    q_heap_get();
+    q_heap_adopt_orphans();
+    return 0;
+}
+
+static int take_rollback(struct take_args *a)
+{
+    uint64_t t = q_clock_fine();
+    struct quire_snapshot *s = q_snapshot_new(QUIRE_SNAPSHOT_BY_PROTECTION);
+
+    if (s == NULL)
+        return ENOMEM;
+    int error = prepare_rollback(s);
+    if (error == 0)
+        error = take_by_protection(s);
+    s->take_ns = q_clock_fine() - t;
+    if (error != 0)
+        q_snapshot_free(s);
+    else
+        a->result = s;
+    return error == EPERM ? ENOTSUP : error;
+}
+
 static int take(struct take_args *a)
 {
     const char *why = "not asked for";
@@ -276,7 +333,8 @@ Q_PUBLIC quire_snapshot_t *quire_snapshot_take(void *heap, unsigned flags)
     struct take_args a = {.flags = flags};
     pthread_t thread;
 
-    if (heap != NULL || (flags & ~QUIRE_SNAPSHOT_HOLDER) != 0) {
+    if (heap != NULL ||
+        (flags != 0 && flags != QUIRE_SNAPSHOT_HOLDER && flags != QUIRE_SNAPSHOT_ROLLBACK)) {
         errno = EINVAL;
         return NULL;
     }
@@ -285,8 +343,8 @@ Q_PUBLIC quire_snapshot_t *quire_snapshot_take(void *heap, unsigned flags)
         return NULL;
     }
     q_cow_lock_api();
-    a.error = take(&a);
-    if (a.error == EDEADLK) {
+    a.error = flags == QUIRE_SNAPSHOT_ROLLBACK ? take_rollback(&a) : take(&a);
+    if (a.error == EDEADLK && flags != QUIRE_SNAPSHOT_ROLLBACK) {
         a.error = pthread_create(&thread, NULL, take_elsewhere, &a);
         if (a.error == 0)
             pthread_join(thread, NULL);

@@ -14,6 +14,7 @@
 #include "base/opt.h"
 #include "cow/cow.h"
 #include "malloc/malloc.h"
+#include "malloc/reserve.h"
 #include "quire/quire.h"
 #include "quire/stat.h"
 #include "stat/stat.h"
@@ -83,6 +84,7 @@ __attribute__((constructor(101))) static void quire_starts(void)
     q_lock_init(reset_locks);
     pthread_atfork(fork_prepare, fork_parent, fork_child);
     q_heap_hook_threads();
+    q_cow_settle_hook = q_free_postponed;
     quire_stat_page.pid = (uint64_t)q_getpid();
     if (q_opt.stats)
         q_stat_at_start();

@@ -209,3 +209,9 @@ uint32_t q_shared_count(unsigned cls)
         nr += list_of(nid, cls)->nr;
     return nr;
 }
+
+struct q_shared_list *q_shared_lists(size_t *nr)
+{
+    *nr = (size_t)q_topology.nr_nodes * Q_NR_CLASSES;
+    return shared;
+}

@@ -102,6 +102,9 @@ struct q_slab *q_shared_take(unsigned cls, uint16_t owner, bool any_node);
 /* A slab that nobody owns became empty: take it off its list and destroy it, if that still holds. */
 void q_shared_reap(struct q_slab *s);
 
+/* All shared lists, for copying them; *nr is how many. */
+struct q_shared_list *q_shared_lists(size_t *nr);
+
 /* How many slabs of this class are shared now, over all nodes. */
 uint32_t q_shared_count(unsigned cls);
 

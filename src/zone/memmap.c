@@ -258,19 +258,24 @@ bool q_mem_init(void)
     return init_nodes();
 }
 
+void q_mem_parts(size_t pfn, size_t nr, struct q_part part[Q_NR_ARRAYS])
+{
+    uintptr_t slabs = (uintptr_t)q_lookup.slabs;
+
+    part[0] = (struct q_part){slabs + (pfn >> q_slab_order() << Q_SLAB_DESC_SHIFT),
+                              slabs + ((pfn + nr) >> q_slab_order() << Q_SLAB_DESC_SHIFT)};
+    part[1] =
+        (struct q_part){(uintptr_t)(q_mem.mem_map + pfn), (uintptr_t)(q_mem.mem_map + pfn + nr)};
+    part[2] = (struct q_part){(uintptr_t)q_pageblock_of(pfn), (uintptr_t)q_pageblock_of(pfn + nr)};
+}
+
 /* Make the parts of the arrays that describe [pfn, pfn + nr) writable. */
 static bool online_arrays(size_t pfn, size_t nr, unsigned nid)
 {
-    struct {
-        uintptr_t from, to;
-    } part[] = {
-        {(uintptr_t)q_lookup.slabs + (pfn >> q_slab_order() << Q_SLAB_DESC_SHIFT),
-         (uintptr_t)q_lookup.slabs + ((pfn + nr) >> q_slab_order() << Q_SLAB_DESC_SHIFT)},
-        {(uintptr_t)(q_mem.mem_map + pfn), (uintptr_t)(q_mem.mem_map + pfn + nr)},
-        {(uintptr_t)q_pageblock_of(pfn), (uintptr_t)q_pageblock_of(pfn + nr)},
-    };
+    struct q_part part[Q_NR_ARRAYS];
 
-    for (unsigned i = 0; i < sizeof(part) / sizeof(part[0]); i++) {
+    q_mem_parts(pfn, nr, part);
+    for (unsigned i = 0; i < Q_NR_ARRAYS; i++) {
         char *from = (char *)q_align_down(part[i].from, q_page_size());
         size_t len = q_align_up(part[i].to, q_page_size()) - (uintptr_t)from;
 

@@ -81,6 +81,13 @@ void *q_meta_alloc(size_t bytes);
 /* The sparse half of q_virt_to_pfn(). */
 size_t q_section_pfn(uintptr_t addr);
 
+/* Which bytes of the three arrays describe the frames [pfn, pfn + nr). */
+#define Q_NR_ARRAYS 3
+struct q_part {
+    uintptr_t from, to;
+};
+void q_mem_parts(size_t pfn, size_t nr, struct q_part part[Q_NR_ARRAYS]);
+
 /* For the lock order at fork. */
 extern struct q_lock q_mem_lock;
 

@@ -144,7 +144,7 @@ void q_zone_tick(struct q_zone *zone)
     /* Not where part of it may have to stay: each free would look at all of it again. */
     if (zone->nr_dirty > max && !q_any_held())
         reclaim_pass(zone, 0, 0, max - max / 8, true, 0);
-    if (zone->nr_dirty > max)
+    if (zone->nr_dirty > max && !q_any_held())
         reclaim_pass(zone, 0, 0, max - max / 8, false, PART_MIN_BYTES);
     uint32_t now = q_now_ms();
     if (now - zone->tick_ms < TICK_MS)

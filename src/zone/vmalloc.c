@@ -30,6 +30,9 @@ static struct {
 #define GROUP 512u
 static uint16_t group_used[TABLE_SIZE / GROUP];
 
+/* Entries that came or went, ever. */
+static size_t changes;
+
 /* Blocks that q_vrealloc() is moving. */
 static unsigned moving;
 
@@ -65,6 +68,7 @@ static bool insert(void *p, size_t bytes)
     table[at].addr = (uintptr_t)p;
     table[at].bytes = bytes;
     group_used[at / GROUP]++;
+    changes++;
     stat.blocks++;
     stat.bytes += bytes;
     peak = q_max(peak, stat.bytes);
@@ -74,6 +78,7 @@ static bool insert(void *p, size_t bytes)
 /* Close the gap that a removed entry would leave in the probe sequence (Knuth, vol. 3, 6.4 R). */
 static void remove_slot(size_t at)
 {
+    changes++;
     stat.blocks--;
     stat.bytes -= table[at].bytes;
     for (size_t next = (at + 1) % TABLE_SIZE; table[next].addr != 0;
@@ -391,4 +396,36 @@ void q_veach(void (*fn)(void *arg, void *addr, size_t bytes), void *arg)
 bool q_vsettled(void)
 {
     return moving == 0;
+}
+
+size_t q_vchanges(void)
+{
+    return changes;
+}
+
+void q_vforget(bool (*spare)(void *arg, const void *addr), void *arg)
+{
+    for (size_t at = 0; at < TABLE_SIZE; at++) {
+        if (group_used[at / GROUP] == 0) {
+            at += GROUP - 1;
+            continue;
+        }
+        if (table[at].addr != 0 && !spare(arg, (void *)table[at].addr))
+            q_munmap((void *)table[at].addr, table[at].bytes);
+        table[at].addr = table[at].bytes = 0;
+        if (at % GROUP == GROUP - 1)
+            group_used[at / GROUP] = 0;
+    }
+    for (int i = 0; i < CACHE_SLOTS; i++) {
+        if (cache[i].addr != NULL)
+            q_munmap(cache[i].addr, cache[i].bytes);
+        cache[i].addr = NULL;
+    }
+    stat = (struct q_vstat){0};
+    changes++;
+}
+
+void q_vadopt(void *addr, size_t bytes)
+{
+    insert(addr, bytes);
 }

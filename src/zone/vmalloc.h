@@ -59,6 +59,15 @@ void q_veach(void (*fn)(void *arg, void *addr, size_t bytes), void *arg);
 /* No block is on its way from one address to another, and so in no table; q_vm_lock held. */
 bool q_vsettled(void);
 
+/*
+ * Going back to an earlier state; q_vm_lock held. q_vchanges() differs
+ * whenever the table may. q_vforget() empties the table and the cache, and
+ * unmaps all blocks but those that `spare` says yes to; q_vadopt() enters one.
+ */
+size_t q_vchanges(void);
+void q_vforget(bool (*spare)(void *arg, const void *addr), void *arg);
+void q_vadopt(void *addr, size_t bytes);
+
 extern struct q_lock q_vm_lock;
 
 #endif
