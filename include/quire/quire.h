@@ -2,7 +2,8 @@
  * quire.h - quire's public interface beside the standard malloc functions.
  *
  * Linking with quire (or preloading it) replaces malloc, free and their
- * relatives for the whole process; nothing here is needed for that.
+ * relatives for the whole process; nothing here is needed for that. Beside it
+ * are page.h (memory by pages) and snapshot.h.
  *
  * All functions may be called by any thread at any time, except from a
  * signal handler where noted. None of them changes errno unless it says so.
