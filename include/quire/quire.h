@@ -12,6 +12,7 @@
 #define QUIRE_QUIRE_H
 
 #include <stddef.h>
+#include <sys/types.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -42,6 +43,29 @@ size_t quire_trim(size_t keep);
  * program ends, to a file descriptor. Safe in signal handlers.
  */
 void quire_stats_print(int fd);
+
+/*
+ * What the kernel shows of its memory in /proc, of quire's in this process, in
+ * the same formats: "buddyinfo", "pagetypeinfo", "zoneinfo", "slabinfo",
+ * "vmallocinfo", "numastat". With QUIRE_PROCFS_JSON the same as JSON.
+ * quire_procfs(3) says what is counted.
+ *
+ * quire_procfs() writes at most size bytes to buf, the last of them '\0', and
+ * returns the length of the whole text (without '\0'), as snprintf does; buf
+ * may be NULL where size is 0. quire_procfs_print() writes it to fd and
+ * returns 0. Both return -1 and set errno where they fail:
+ *   ENOENT    there is no such name
+ *   EINVAL    a flag that does not exist, or no name
+ *   ENODATA   "numastat" with several nodes: not counted
+ *   ENOMEM    no room for the text
+ *   EAGAIN    called in a signal handler that interrupted malloc
+ *   or as of write(2)
+ * quire_procfs_name() gives the names by number, from 0 on; NULL after the last.
+ */
+#define QUIRE_PROCFS_JSON 1u
+ssize_t quire_procfs(const char *name, unsigned flags, char *buf, size_t size);
+int quire_procfs_print(const char *name, unsigned flags, int fd);
+const char *quire_procfs_name(unsigned index);
 
 /* Names of C23 that older headers do not declare. */
 void free_sized(void *p, size_t size);
