@@ -17,6 +17,12 @@ def right(n, sort):
     return f"(?:{short}|{sort}{{{n},}})"
 
 
+def left(n, sort):
+    """The same, left-aligned."""
+    short = "|".join(f"{sort}{{{k}}} {{{n - k}}}" for k in range(1, n))
+    return f"(?:{short}|{sort}{{{n},}})"
+
+
 def width(n):
     """A number in n columns."""
     return right(n, r"\d")
@@ -24,6 +30,7 @@ def width(n):
 
 ORDERS = rf"(?:{width(6)} ){{11}}"
 ZONE, TYPE = right(8, r"\w"), right(12, r"\w")
+CACHE, COUNTER = left(17, r"\S"), left(12, r"\w")
 PATTERNS = {
     "buddyinfo": [rf"Node \d+, zone {ZONE} {ORDERS}"],
     "pagetypeinfo": [
@@ -36,14 +43,14 @@ PATTERNS = {
         r"# name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab> : "
         r"tunables <limit> <batchcount> <sharedfactor> : slabdata <active_slabs> <num_slabs> "
         r"<sharedavail>",
-        rf"(?:(?=.{{17}} )\S+ *|\S{{18,}}) {width(6)} {width(6)} {width(6)} {width(4)} {width(4)} : "
+        rf"{CACHE} {width(6)} {width(6)} {width(6)} {width(4)} {width(4)} : "
         rf"tunables {width(4)} {width(4)} {width(4)} : slabdata {width(6)} {width(6)} {width(6)}"],
     "vmallocinfo": [rf"0x[0-9a-f]{{16}}-0x[0-9a-f]{{16}} {width(7)} \S.*"],
     "zoneinfo": [
         rf"Node \d+, zone {ZONE}", r"  per-node stats",
         r"  pages free     \d+",
         r"        (?:boost|min|low|high|promo|spanned|present|managed|cma)\b *\d+",
-        r"        protection: \(\d+(?:, \d+)*\)", r"      (?:(?=.{12} )\w+ *|\w{13,}) \d+", r"  pagesets",
+        r"        protection: \(\d+(?:, \d+)*\)", rf"      {COUNTER} \d+", r"  pagesets",
         r"    cpu: \d+", r"              (?:count|high|batch|high_min|high_max):? *\d+",
         r"  vm stats threshold: \d+", r"  node_unreclaimable:  \d+", r"  start_pfn:           \d+"],
     "numastat": [r"\w+ \d+"],
