@@ -10,6 +10,7 @@
 #include "base/msg.h"
 #include "malloc/reserve.h"
 #include "zone/page_alloc.h"
+#include "zone/page_ref.h"
 #include "zone/vmalloc.h"
 
 #define MAP_ON_GROWTH ((size_t)256 << 10)
@@ -90,12 +91,13 @@ void *q_alloc(size_t n, size_t align, bool zero)
     return q_likely(p != NULL) ? p : q_enomem();
 }
 
-/* The head of the run that begins exactly at p, or NULL. */
+/* The head of malloc's run that begins exactly at p, or NULL. */
 static struct q_page *run_at(const void *p)
 {
     struct q_page *page = q_virt_to_page(p);
 
-    if (page == NULL || page->type != Q_PAGE_RUN || q_page_address(page) != p)
+    if (page == NULL || page->type != Q_PAGE_RUN || q_page_address(page) != p ||
+        q_page_is_counted(page))
         return NULL;
     return page;
 }

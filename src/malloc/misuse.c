@@ -5,8 +5,10 @@
  *   quire: free(0x7f..30): already free (object of size 48)
  *   quire: free(0x7f..ff): not on an object boundary (memory for objects of size 48, never handed out)
  *   quire: free(0x55..10): not quire's (stack, static data, or from another allocator)
+ *   quire: quire_put_page(0x7f..e0, frame 12 at 0x7f..00): already free
  */
 #include "malloc/malloc.h"
+#include "malloc/pages.h"
 
 #include <stdlib.h>
 
@@ -50,7 +52,10 @@ static void describe_pages(struct q_buf *b, const struct q_page *page, const cha
     const char *start = q_page_address(head);
     size_t size = (size_t)head->nr << q_page_shift, off = (size_t)(p - start);
 
-    if (head->type == Q_PAGE_RUN && off < size)
+    if (head->type == Q_PAGE_RUN && off < size && q_page_is_counted(head))
+        q_buf_printf(b, "in a live block of pages, not malloc's (%u pages at %p, offset %zu)",
+                     head->nr, (const void *)start, off);
+    else if (head->type == Q_PAGE_RUN && off < size)
         q_buf_printf(b, "inside a live object of size %zu at %p (offset %zu)", size,
                      (const void *)start, off);
     else if (((uintptr_t)p & 15) != 0)
@@ -70,6 +75,8 @@ static void describe(struct q_buf *b, const void *p)
         describe_in_slab(b, s, p);
     else if (page != NULL)
         describe_pages(b, page, p);
+    else if (q_interrupted()) /* the lock of the mappings may be our own */
+        q_buf_printf(b, "not quire's, or in a large block");
     else if (q_vfind(p, &start, &size))
         q_buf_printf(b, "inside a live object of size %zu at %p (offset %zu)", size, start,
                      (size_t)((const char *)p - (char *)start));
@@ -103,5 +110,63 @@ void q_misuse_size(const char *caller, const void *p, size_t given, size_t holds
     struct q_buf b = {.at = text, .size = sizeof(text)};
 
     q_buf_printf(&b, "%s(%p): wrong size %zu for an object of size %zu", caller, p, given, holds);
+    complain(text);
+}
+
+/* What a struct page stands for that is not what the caller needs. */
+static void describe_page(struct q_buf *b, const struct q_page *page)
+{
+    const struct q_page *head = block_head(page);
+    size_t at = (size_t)(page - head);
+
+    if (head->type == Q_PAGE_SLAB && at < head->nr)
+        q_buf_printf(b, "holds objects of malloc's");
+    else if (head->type != Q_PAGE_RUN || at >= head->nr)
+        q_buf_printf(b, "already free");
+    else if (!q_page_is_counted(head))
+        q_buf_printf(b, "belongs to malloc (a block of %u pages at %p)", head->nr,
+                     q_page_address(head));
+    else if (q_page_count(head) == 0)
+        q_buf_printf(b, "already free (being freed right now)");
+    else if (q_page_count(head) == Q_PAGE_COUNT_MAX)
+        q_buf_printf(b, "has as many references as can be counted");
+    else
+        q_buf_printf(b, "is page %zu of a live block of %u pages at %p", at, head->nr,
+                     q_page_address(head));
+}
+
+static void name_page(struct q_buf *b, const char *caller, const struct q_page *page)
+{
+    q_buf_printf(b, "%s(%p, frame %zu at %p): ", caller, (const void *)page, q_page_to_pfn(page),
+                 q_page_address(page));
+}
+
+void q_misuse_page(const char *caller, const struct q_page *page)
+{
+    char text[400];
+    struct q_buf b = {.at = text, .size = sizeof(text)};
+
+    name_page(&b, caller, page);
+    describe_page(&b, page);
+    complain(text);
+}
+
+void q_misuse_page_nr(const char *caller, const struct q_page *head, size_t nr)
+{
+    char text[400];
+    struct q_buf b = {.at = text, .size = sizeof(text)};
+
+    name_page(&b, caller, head);
+    q_buf_printf(&b, "wrong length of %zu pages for a block of %u pages", nr, head->nr);
+    complain(text);
+}
+
+void q_misuse_no_page(const char *caller, const void *page)
+{
+    char text[400];
+    struct q_buf b = {.at = text, .size = sizeof(text)};
+
+    q_buf_printf(&b, "%s(%p): not a page (those come from quire_alloc_pages() and its like)",
+                 caller, page);
     complain(text);
 }

@@ -153,6 +153,8 @@ static void fake_nodes(unsigned nr)
 
     t->nr_nodes = nr;
     t->bind = false;
+    for (unsigned nid = 0; nid < nr; nid++)
+        t->kernel_id[nid] = (uint16_t)nid;
     for (unsigned cpu = 0; cpu < t->nr_cpus && t->cpu_nid != NULL; cpu++)
         t->cpu_nid[cpu] = (uint8_t)(cpu % nr);
 }

@@ -1,0 +1,332 @@
+/*
+ * pages.c - the page interface: allocating, freeing, counting, splitting.
+ *
+ * Each function checks what it was given before it changes anything. What
+ * allocates does so inside q_enter(), so that a signal handler finds out that
+ * it interrupted the allocator. What frees needs no lock but for the last
+ * reference; a handler that drops that one while it may not wait for locks
+ * leaves the block on malloc's list of things to free later.
+ */
+#include "malloc/pages.h"
+
+#include <errno.h>
+
+#include "malloc/malloc.h"
+#include "malloc/reserve.h"
+#include "numa/topology.h"
+#include "zone/page_alloc.h"
+
+#define ALL_FLAGS (QUIRE_GFP_ZERO | QUIRE_GFP_MOVABLE | QUIRE_GFP_RECLAIMABLE | QUIRE_GFP_THISNODE)
+#define BLOCK_MAX ((size_t)1 << Q_MAX_ORDER)
+
+_Static_assert(QUIRE_MAX_ORDER == Q_MAX_ORDER, "the same");
+
+static bool fail(int error)
+{
+    errno = error;
+    return false;
+}
+
+static q_gfp_t inner_gfp(quire_gfp_t gfp)
+{
+    return (gfp & QUIRE_GFP_ZERO ? Q_GFP_ZERO : 0) | (gfp & QUIRE_GFP_MOVABLE ? Q_GFP_MOVABLE : 0) |
+           (gfp & QUIRE_GFP_RECLAIMABLE ? Q_GFP_RECLAIMABLE : 0) |
+           (gfp & QUIRE_GFP_THISNODE ? Q_GFP_THISNODE : 0);
+}
+
+/* Enter the allocator to get nr pages; false with errno set where that cannot be. */
+static bool begin(quire_gfp_t gfp, size_t nr)
+{
+    if ((gfp & ~ALL_FLAGS) != 0 || nr == 0 || nr > BLOCK_MAX)
+        return fail(EINVAL);
+    if (q_interrupted())
+        return fail(EAGAIN);
+    q_enter();
+    if (q_unlikely(q_heap == &q_heap_none))
+        q_malloc_first();
+    if (q_slub_init())
+        return true;
+    q_leave();
+    return fail(ENOMEM);
+}
+
+/* Leave it with what there is. */
+static struct q_page *end(struct q_page *page)
+{
+    if (page != NULL)
+        q_page_set_counted(page);
+    if (q_unlikely(q_any_postponed()))
+        q_free_postponed();
+    q_leave();
+    if (page == NULL)
+        fail(ENOMEM);
+    return page;
+}
+
+/* The order as a number of pages; 0 where there is no such order. */
+static size_t pages_of_order(unsigned order)
+{
+    return order <= Q_MAX_ORDER ? (size_t)1 << order : 0;
+}
+
+/* A node by the kernel's number; nr_nodes where there is none. */
+static unsigned find_node(int node)
+{
+    unsigned nid = 0;
+
+    if (node == QUIRE_NODE_LOCAL)
+        return q_this_nid();
+    while (nid < q_topology.nr_nodes && q_topology.kernel_id[nid] != node)
+        nid++;
+    return nid;
+}
+
+static struct q_page *alloc_order(int node, quire_gfp_t gfp, unsigned order)
+{
+    if (!begin(gfp, pages_of_order(order)))
+        return NULL;
+    unsigned nid = find_node(node);
+    if (nid >= q_topology.nr_nodes) {
+        q_leave();
+        fail(ENXIO);
+        return NULL;
+    }
+    return end(q_alloc_pages_node(nid, inner_gfp(gfp), order));
+}
+
+static void *address_or_null(struct q_page *page)
+{
+    return page != NULL ? q_page_address(page) : NULL;
+}
+
+Q_PUBLIC struct quire_page *quire_alloc_pages_node(int node, quire_gfp_t gfp, unsigned order)
+{
+    return q_page_out(alloc_order(node, gfp, order));
+}
+
+Q_PUBLIC struct quire_page *quire_alloc_pages(quire_gfp_t gfp, unsigned order)
+{
+    return q_page_out(alloc_order(QUIRE_NODE_LOCAL, gfp, order));
+}
+
+Q_PUBLIC struct quire_page *quire_alloc_page(quire_gfp_t gfp)
+{
+    return quire_alloc_pages(gfp, 0);
+}
+
+Q_PUBLIC void *quire_get_free_pages(quire_gfp_t gfp, unsigned order)
+{
+    return address_or_null(alloc_order(QUIRE_NODE_LOCAL, gfp, order));
+}
+
+Q_PUBLIC void *quire_get_free_page(quire_gfp_t gfp)
+{
+    return quire_get_free_pages(gfp, 0);
+}
+
+Q_PUBLIC void *quire_get_zeroed_page(quire_gfp_t gfp)
+{
+    return quire_get_free_pages(gfp | QUIRE_GFP_ZERO, 0);
+}
+
+/* Whole pages that hold so many bytes; more than a block has where they are too many. */
+static size_t pages_of_bytes(size_t bytes)
+{
+    return (bytes >> q_page_shift) + ((bytes & (q_page_size() - 1)) != 0);
+}
+
+Q_PUBLIC void *quire_alloc_pages_exact(size_t bytes, quire_gfp_t gfp)
+{
+    /* The page size is known from the set-up on, which may be yet to come. */
+    q_base_init();
+    size_t nr = pages_of_bytes(bytes);
+
+    return begin(gfp, nr) ? address_or_null(end(q_alloc_run(inner_gfp(gfp), nr))) : NULL;
+}
+
+/* Up to `want` pages that lie in a row, as counted runs of one page: the first, and *got. */
+static struct q_page *alloc_singles(quire_gfp_t gfp, size_t want, size_t *got)
+{
+    struct q_page *page = NULL;
+
+    for (size_t nr = q_min(want, BLOCK_MAX); nr > 0 && page == NULL; nr /= 2) {
+        page = q_alloc_run(inner_gfp(gfp), nr);
+        *got = nr;
+    }
+    if (page != NULL) {
+        q_page_set_counted(page);
+        q_split_run(page);
+    }
+    return page;
+}
+
+static size_t count_empty(size_t nr, struct quire_page *const *pages)
+{
+    size_t empty = 0;
+
+    for (size_t i = 0; i < nr; i++)
+        empty += pages[i] == NULL;
+    return empty;
+}
+
+Q_PUBLIC size_t quire_alloc_pages_bulk(quire_gfp_t gfp, size_t nr, struct quire_page **pages)
+{
+    size_t empty = count_empty(nr, pages), left = 0, i = 0;
+    struct q_page *page = NULL;
+
+    if ((gfp & ~ALL_FLAGS) == 0 && empty == 0)
+        return nr;
+    if (!begin(gfp, 1))
+        return nr - empty;
+    while (empty > 0 && (page = alloc_singles(gfp, empty, &left)) != NULL) {
+        empty -= left;
+        for (; left > 0; i++) {
+            if (pages[i] != NULL)
+                continue;
+            pages[i] = q_page_out(page++);
+            left--;
+        }
+    }
+    if (q_unlikely(q_any_postponed()))
+        q_free_postponed();
+    q_leave();
+    if (empty > 0)
+        fail(ENOMEM);
+    return nr - empty;
+}
+
+/* Drop a reference; with the last the run is free. Keeps errno. */
+static void put(const char *caller, struct q_page *head)
+{
+    enum q_put left = q_page_put(head);
+
+    if (left == Q_PUT_NONE) {
+        q_misuse_page(caller, head);
+    } else if (left == Q_PUT_LAST && q_interrupted()) {
+        q_page_set_plain(head);
+        q_free_later(q_page_address(head));
+    } else if (left == Q_PUT_LAST) {
+        q_enter();
+        q_free_run(head);
+        q_leave();
+    }
+}
+
+/* The counted head for page; NULL after complaining. */
+static struct q_page *head_of(const char *caller, const struct quire_page *outer)
+{
+    struct q_page *page = q_page_in(caller, outer), *head = NULL;
+
+    if (page != NULL && (head = q_page_head(page)) == NULL)
+        q_misuse_page(caller, page);
+    return head;
+}
+
+/* The same where page must be the head itself, of a run of nr pages. */
+static struct q_page *head_of_nr(const char *caller, struct q_page *page, size_t nr)
+{
+    struct q_page *head = q_page_head(page);
+
+    if (head != page) {
+        q_misuse_page(caller, page);
+        return NULL;
+    }
+    if (head->nr != nr) {
+        q_misuse_page_nr(caller, head, nr);
+        return NULL;
+    }
+    return head;
+}
+
+static void free_nr(const char *caller, const struct quire_page *outer, size_t nr)
+{
+    struct q_page *page = outer != NULL ? q_page_in(caller, outer) : NULL;
+
+    if (page != NULL && (page = head_of_nr(caller, page, nr)) != NULL)
+        put(caller, page);
+}
+
+static void free_at(const char *caller, void *addr, size_t nr)
+{
+    struct q_page *page = addr != NULL ? q_virt_to_page(addr) : NULL;
+
+    if (addr == NULL)
+        return;
+    if (page == NULL || q_page_address(page) != addr || q_page_head(page) != page) {
+        q_misuse(caller, addr);
+        return;
+    }
+    if ((page = head_of_nr(caller, page, nr)) != NULL)
+        put(caller, page);
+}
+
+Q_PUBLIC void quire_free_pages(struct quire_page *page, unsigned order)
+{
+    free_nr("quire_free_pages", page, pages_of_order(order));
+}
+
+Q_PUBLIC void quire_free_page(struct quire_page *page)
+{
+    free_nr("quire_free_page", page, 1);
+}
+
+Q_PUBLIC void quire_put_free_pages(void *addr, unsigned order)
+{
+    free_at("quire_put_free_pages", addr, pages_of_order(order));
+}
+
+Q_PUBLIC void quire_put_free_page(void *addr)
+{
+    free_at("quire_put_free_page", addr, 1);
+}
+
+Q_PUBLIC void quire_free_pages_exact(void *addr, size_t bytes)
+{
+    free_at("quire_free_pages_exact", addr, pages_of_bytes(bytes));
+}
+
+Q_PUBLIC void quire_get_page(struct quire_page *page)
+{
+    struct q_page *head = head_of("quire_get_page", page);
+
+    if (head != NULL && !q_page_get(head))
+        q_misuse_page("quire_get_page", head);
+}
+
+Q_PUBLIC void quire_put_page(struct quire_page *page)
+{
+    struct q_page *head = head_of("quire_put_page", page);
+
+    if (head != NULL)
+        put("quire_put_page", head);
+}
+
+Q_PUBLIC void quire_free_pages_bulk(size_t nr, struct quire_page **pages)
+{
+    for (size_t i = 0; i < nr; i++) {
+        struct q_page *head = pages[i] != NULL ? head_of("quire_free_pages_bulk", pages[i]) : NULL;
+
+        pages[i] = NULL;
+        if (head != NULL)
+            put("quire_free_pages_bulk", head);
+    }
+}
+
+Q_PUBLIC int quire_split_page(struct quire_page *outer, unsigned order)
+{
+    struct q_page *head = head_of("quire_split_page", outer);
+    int error = 0;
+
+    if (head == NULL || q_page_out(head) != outer || head->nr != pages_of_order(order))
+        error = EINVAL;
+    else if (q_page_count(head) != 1)
+        error = EBUSY;
+    else if (q_interrupted())
+        error = EAGAIN;
+    if (error != 0)
+        return (int)fail(error) - 1;
+    q_enter();
+    q_split_run(head);
+    q_leave();
+    return 0;
+}

@@ -1,0 +1,76 @@
+/*
+ * view_slab.c - slabinfo and vmallocinfo: objects by class, and the blocks that
+ * have mappings of their own. In the layout of the kernel's mm/slab_common.c
+ * (version 2.1) and mm/vmalloc.c.
+ */
+#include "stat/stat.h"
+#include "stat/view.h"
+
+static void class_line(struct q_view *v, unsigned cls, const struct q_class_stat *st)
+{
+    const struct q_class *k = &q_classes[cls];
+    unsigned pages = 1u << q_slab_order();
+    size_t objs = st->slabs * k->objs;
+    char name[32];
+    struct q_buf b = {.at = name, .size = sizeof(name)};
+
+    q_buf_printf(&b, "malloc-%u", k->size);
+    if (v->json) {
+        q_view_next(v);
+        q_buf_printf(&v->out,
+                     "{\"name\":\"%s\",\"active_objs\":%zu,\"num_objs\":%zu,\"objsize\":%u,"
+                     "\"objperslab\":%u,\"pagesperslab\":%u,\"active_slabs\":%zu,"
+                     "\"num_slabs\":%zu,\"allocated\":%lu}",
+                     name, st->live, objs, k->size, k->objs, pages, st->slabs, st->slabs,
+                     st->allocated);
+        return;
+    }
+    q_buf_printf(&v->out, "%-17s %6zu %6zu %6u %4u %4u : tunables %4u %4u %4u", name, st->live,
+                 objs, k->size, k->objs, pages, 0u, 0u, 0u);
+    q_buf_printf(&v->out, " : slabdata %6zu %6zu %6zu\n", st->slabs, st->slabs, (size_t)0);
+}
+
+int q_view_slabinfo(struct q_view *v)
+{
+    struct q_stat st;
+
+    q_stat_read(&st);
+    if (v->json)
+        q_buf_printf(&v->out, "[");
+    else
+        q_buf_printf(&v->out, "slabinfo - version: 2.1\n"
+                              "# name            <active_objs> <num_objs> <objsize> <objperslab> "
+                              "<pagesperslab> : tunables <limit> <batchcount> <sharedfactor> : "
+                              "slabdata <active_slabs> <num_slabs> <sharedavail>\n");
+    for (unsigned cls = 0; cls < Q_NR_CLASSES; cls++)
+        class_line(v, cls, &st.cls[cls]);
+    q_buf_printf(&v->out, v->json ? "]\n" : "");
+    return 0;
+}
+
+static void mapping_line(void *arg, void *addr, size_t bytes)
+{
+    struct q_view *v = arg;
+    uintptr_t start = (uintptr_t)addr;
+
+    if (v->json) {
+        q_view_next(v);
+        q_buf_printf(&v->out,
+                     "{\"start\":\"0x%016lx\",\"end\":\"0x%016lx\",\"size\":%zu,"
+                     "\"pages\":%zu}",
+                     start, start + bytes, bytes, bytes >> q_page_shift);
+        return;
+    }
+    q_buf_printf(&v->out, "0x%016lx-0x%016lx %7zu malloc pages=%zu vmalloc\n", start, start + bytes,
+                 bytes, bytes >> q_page_shift);
+}
+
+int q_view_vmallocinfo(struct q_view *v)
+{
+    q_buf_printf(&v->out, v->json ? "[" : "");
+    q_lock(&q_vm_lock);
+    q_veach(mapping_line, v);
+    q_unlock(&q_vm_lock);
+    q_buf_printf(&v->out, v->json ? "]\n" : "");
+    return 0;
+}

@@ -1,0 +1,76 @@
+/*
+ * page_ref.h - pages that a program holds by reference count.
+ *
+ * malloc's runs have a refcount of exactly 1. A run that was given out through
+ * the page interface has Q_PAGE_COUNTED in the same word, so neither can be
+ * taken for the other, and who allocates runs need not know of this:
+ *
+ *      refcount   31        30                      0
+ *               +---------+--------------------------+
+ *   malloc      |    0    |            1             |
+ *   page        | COUNTED | references; 0: being freed |
+ *               +---------+--------------------------+
+ *
+ * All pages of a run share the count of its head. A counted run starts at a
+ * multiple of the smallest power of two that holds it: that is how the head
+ * of a page inside it is found.
+ *
+ * The word is changed by compare-and-swap; no lock is taken but by
+ * q_split_run(), which takes zone->lock.
+ */
+#ifndef Q_ZONE_PAGE_REF_H
+#define Q_ZONE_PAGE_REF_H
+
+#include "zone/memmap.h"
+
+#define Q_PAGE_COUNTED (1u << 31)
+#define Q_PAGE_COUNT_MAX (Q_PAGE_COUNTED - 1)
+
+/* The run at page, just allocated, is held by count from now on: by one reference. */
+Q_INLINE void q_page_set_counted(struct q_page *page)
+{
+    /* Relaxed: nobody else knows the page yet. */
+    __atomic_store_n(&page->refcount, Q_PAGE_COUNTED | 1, __ATOMIC_RELAXED);
+}
+
+/* The run at page becomes an object of malloc's, to be freed as such. */
+Q_INLINE void q_page_set_plain(struct q_page *page)
+{
+    /* Relaxed: by the thread that put the last reference, so nobody else uses it. */
+    __atomic_store_n(&page->refcount, 1, __ATOMIC_RELAXED);
+}
+
+/* Whether this run belongs to the page interface. */
+Q_INLINE bool q_page_is_counted(const struct q_page *page)
+{
+    /* Relaxed: set before the page was handed out, and stays until it is freed. */
+    return (__atomic_load_n(&page->refcount, __ATOMIC_RELAXED) & Q_PAGE_COUNTED) != 0;
+}
+
+/* The struct page that p points to; NULL where p is no pointer into the memory map. */
+struct q_page *q_page_at(const void *p);
+
+/* The head of the live counted run that holds page; NULL where there is none. */
+struct q_page *q_page_head(struct q_page *page);
+
+/* References to a counted run; 0 where it is being freed. */
+uint32_t q_page_count(const struct q_page *head);
+
+/* Take one more. False where there are none, or as many as there may be. */
+bool q_page_get(struct q_page *head);
+
+enum q_put { Q_PUT_KEPT, Q_PUT_LAST, Q_PUT_NONE };
+
+/*
+ * Drop one. Q_PUT_LAST: it was the last, and the caller now frees the run.
+ * Q_PUT_NONE: there was none to drop.
+ */
+enum q_put q_page_put(struct q_page *head);
+
+/*
+ * Make a counted run of nr pages into nr counted runs of one page each, with
+ * one reference each.
+ */
+void q_split_run(struct q_page *page);
+
+#endif

@@ -1,0 +1,249 @@
+/*
+ * wrong.c - wrong use of pages: each is answered by one line that names the function and what the
+ * page is, and by abort(); or, with misuse:report, by the line alone, and nothing else is harmed.
+ */
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "../conform/conform.h"
+#include "quire/page.h"
+#include "quire/quire.h"
+
+static struct quire_page *block; /* of 8 pages, live while anything wrong is done */
+static struct quire_page *single;
+static char *bytes;
+
+static bool reporting(void)
+{
+    const char *conf = getenv("QUIRE_CONF");
+
+    return conf != NULL && strstr(conf, "misuse:report") != NULL;
+}
+
+static void double_put(void)
+{
+    quire_put_page(single);
+    quire_put_page(single);
+}
+
+static void double_free(void)
+{
+    quire_free_page(single);
+    quire_free_page(single);
+}
+
+static void double_free_by_address(void)
+{
+    char *p = quire_page_address(single);
+
+    quire_put_free_page(p);
+    quire_put_free_page(p);
+}
+
+static void get_after_free(void)
+{
+    quire_put_page(single);
+    quire_get_page(single);
+}
+
+static void wrong_order(void)
+{
+    quire_free_pages(block, 2);
+}
+
+static void impossible_order(void)
+{
+    quire_free_pages(block, 40);
+}
+
+static void wrong_order_by_address(void)
+{
+    quire_put_free_pages(bytes, 4);
+}
+
+static void wrong_bytes(void)
+{
+    quire_free_pages_exact(bytes, 1);
+}
+
+static void free_of_a_tail(void)
+{
+    quire_free_pages(quire_virt_to_page(bytes + 3 * (size_t)sysconf(_SC_PAGESIZE)), 3);
+}
+
+static void interior_address(void)
+{
+    quire_put_free_pages(bytes + 40, 3);
+}
+
+static void put_of_no_page(void)
+{
+    quire_put_page((struct quire_page *)(uintptr_t)0x1234560);
+}
+
+static void put_between_pages(void)
+{
+    quire_put_page((struct quire_page *)((char *)block + 8));
+}
+
+static void put_of_null(void)
+{
+    quire_put_page(NULL);
+}
+
+static void put_of_an_address(void)
+{
+    quire_put_page((struct quire_page *)bytes);
+}
+
+static void address_of_no_page(void)
+{
+    quire_page_address((struct quire_page *)&block);
+}
+
+static void put_of_an_object(void)
+{
+    quire_put_page(quire_virt_to_page(malloc(50)));
+}
+
+static void put_of_a_run(void)
+{
+    quire_put_page(quire_virt_to_page(malloc(200000)));
+}
+
+static void object_by_address(void)
+{
+    quire_put_free_page(malloc(50));
+}
+
+static void foreign_address(void)
+{
+    quire_put_free_page(&block);
+}
+
+static void split_of_free(void)
+{
+    quire_put_page(single);
+    quire_split_page(single, 0);
+}
+
+static void malloc_frees_pages(void)
+{
+    free(bytes);
+}
+
+static void realloc_of_pages(void)
+{
+    free(realloc(bytes, 3000000));
+}
+
+static void bulk_twice(void)
+{
+    struct quire_page *pages[2] = {single, single};
+
+    quire_free_pages_bulk(2, pages);
+}
+
+static const struct wrong {
+    const char *name, *function, *says;
+    void (*run)(void);
+} wrongs[] = {
+    {"double put", "quire_put_page(", "already free", double_put},
+    {"double free", "quire_free_page(", "already free", double_free},
+    {"double free by address", "quire_put_free_page(", "already free", double_free_by_address},
+    {"get after free", "quire_get_page(", "already free", get_after_free},
+    {"wrong order", "quire_free_pages(", "wrong length of 4 pages for a block of 8", wrong_order},
+    {"impossible order", "quire_free_pages(", "wrong length of 0 pages", impossible_order},
+    {"wrong order by address", "quire_put_free_pages(", "wrong length of 16 pages",
+     wrong_order_by_address},
+    {"wrong bytes", "quire_free_pages_exact(", "wrong length of 1 pages", wrong_bytes},
+    {"free of a tail", "quire_free_pages(", "is page 3 of a live block of 8 pages", free_of_a_tail},
+    {"interior address", "quire_put_free_pages(", "offset 40)", interior_address},
+    {"put of no page", "quire_put_page(0x1234560)", "not a page", put_of_no_page},
+    {"put between pages", "quire_put_page(", "not a page", put_between_pages},
+    {"put of NULL", "quire_put_page(", "not a page", put_of_null},
+    {"put of an address", "quire_put_page(", "not a page", put_of_an_address},
+    {"address of no page", "quire_page_address(", "not a page", address_of_no_page},
+    {"put of an object", "quire_put_page(", "holds objects of malloc's", put_of_an_object},
+    {"put of malloc's block", "quire_put_page(", "belongs to malloc", put_of_a_run},
+    {"object by address", "quire_put_free_page(", "inside a live object", object_by_address},
+    {"foreign address", "quire_put_free_page(", "not quire's", foreign_address},
+    {"split of a free page", "quire_split_page(", "already free", split_of_free},
+    {"free() of pages", "free(", "in a live block of pages", malloc_frees_pages},
+    {"realloc() of pages", "realloc(", "in a live block of pages", realloc_of_pages},
+    {"twice in a bulk", "quire_free_pages_bulk(", "already free", bulk_twice},
+};
+
+/* Nothing but what was done wrong has changed. */
+static bool unharmed(void)
+{
+    bool ok = quire_page_count(block) == 1 && quire_compound_nr(block) == 8 &&
+              conform_intact(bytes, 8 * (size_t)sysconf(_SC_PAGESIZE), 9);
+
+    for (unsigned order = 0; order <= QUIRE_MAX_ORDER; order++) {
+        struct quire_page *page = quire_alloc_pages(QUIRE_GFP_ZERO, order);
+        ok = ok && page != NULL;
+        quire_free_pages(page, order);
+    }
+    quire_put_page(block);
+    return ok && quire_page_count(block) == 0;
+}
+
+static void prepare(void)
+{
+    block = quire_alloc_pages(0, 3);
+    single = quire_alloc_page(0);
+    REQUIRE(block != NULL && single != NULL);
+    bytes = quire_page_address(block);
+    conform_fill(bytes, 8 * (size_t)sysconf(_SC_PAGESIZE), 9);
+}
+
+static void one(const struct wrong *w)
+{
+    char text[2000];
+    int fd[2], status;
+    ssize_t n = 0, got;
+
+    REQUIRE(pipe(fd) == 0);
+    int pid = fork();
+    if (pid == 0) {
+        dup2(fd[1], 2);
+        w->run();
+        _exit(unharmed() ? 0 : 9);
+    }
+    close(fd[1]);
+    while ((got = read(fd[0], text + n, sizeof(text) - 1 - (size_t)n)) > 0)
+        n += got;
+    close(fd[0]);
+    text[n] = '\0';
+    REQUIRE(waitpid(pid, &status, 0) == pid);
+    if (reporting())
+        CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "%s: status %#x", w->name, status);
+    else
+        CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT, "%s: status %#x", w->name,
+              status);
+    CHECK(strncmp(text, "quire: ", 7) == 0 && strstr(text, w->function) == text + 7 &&
+              strstr(text, w->says) != NULL,
+          "%s: said '%s'", w->name, text);
+    CHECK(n > 0 && strchr(text, '\n') == text + n - 1, "%s: not one line: '%s'", w->name, text);
+}
+
+static void case_all(void)
+{
+    prepare();
+    for (size_t i = 0; i < sizeof(wrongs) / sizeof(wrongs[0]); i++)
+        one(&wrongs[i]);
+    CHECK(unharmed());
+}
+
+static const struct conform_case cases[] = {
+    {"every wrong use is named", case_all, 120},
+};
+
+int main(int argc, char **argv)
+{
+    return conform_run(cases, 1, argc, argv);
+}
