@@ -162,4 +162,7 @@ void q_image_close(struct quire_snapshot *s);
 /* release.c, for src/malloc: fork's child has no handler, and its snapshots are lost. */
 void q_cow_fork_child(void);
 
+/* The same, once, in a child that ran no fork handlers (_Fork, clone). */
+void q_cow_meet_child(void);
+
 #endif

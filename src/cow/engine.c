@@ -102,8 +102,7 @@ int q_cow_start(const char **why)
 {
     if (q_cow.pid == q_getpid() && q_cow.uffd.fd >= 0)
         return q_store_init() ? 0 : ENOMEM;
-    if (q_cow.pid != 0 && q_cow.pid != q_getpid())
-        q_cow_fork_child(); /* a child that ran no fork handlers (_Fork, clone) */
+    q_cow_meet_child();
     if (q_cow.pid == q_getpid()) {
         *why = q_cow.uffd.refuse;
         return EPERM;
@@ -142,7 +141,7 @@ void q_cow_lose(int error)
         const struct q_ranges *r = q_cow_guarded(s);
 
         for (size_t i = 0; i < r->nr; i++)
-            q_uffd_protect(&q_cow.uffd, r->at[i].start, r->at[i].end - r->at[i].start, false);
+            q_uffd_open_up(&q_cow.uffd, r->at[i].start, r->at[i].end - r->at[i].start);
     }
     /* Who is reading a saved page just now finds the error afterwards. */
     q_store_reset();

@@ -67,15 +67,15 @@ static struct window choose(struct q_leaf *leaf, unsigned at, const struct q_ran
     return (struct window){first, end - first};
 }
 
-/* Copy pages of one run into slots. A single page is being written to, so it can be read. */
+/*
+ * Copy pages of one run into slots. False: one of them cannot be read, or not
+ * by this call. Not by plain loads: although somebody is writing to the page,
+ * another thread may make it unreadable meanwhile.
+ */
 static bool copy_out(uintptr_t from, const uint32_t *slot, unsigned nr)
 {
     struct iovec to[Q_LEAF_PAGES], src = {(void *)from, (size_t)nr << q_page_shift};
 
-    if (nr == 1) {
-        __builtin_memcpy(q_store_page(slot[0]), (const void *)from, q_page_size());
-        return true;
-    }
     unsigned n = 0;
     for (unsigned i = 0; i < nr; i++) {
         if (n > 0 && slot[i] == slot[i - 1] + 1)
@@ -84,8 +84,13 @@ static bool copy_out(uintptr_t from, const uint32_t *slot, unsigned nr)
             to[n++] = (struct iovec){q_store_page(slot[i]), q_page_size()};
     }
     /* Of the two calls the one that pins the pool's huge pages, and not the heap's small ones. */
-    return q_arch_syscall6(SYS_process_vm_writev, q_cow.pid, (long)&src, 1, (long)to, n, 0) ==
-           (long)src.iov_len;
+    long ret = q_arch_syscall6(SYS_process_vm_writev, q_cow.pid, (long)&src, 1, (long)to, n, 0);
+    if (nr == 1 && ret < 0 && ret != -EFAULT) {
+        /* The call itself is refused: what remains is to hope that nobody does. */
+        __builtin_memcpy(q_store_page(slot[0]), (const void *)from, q_page_size());
+        return true;
+    }
+    return ret == (long)src.iov_len;
 }
 
 /* A page is about to have a version: whoever wants to go back hears of its first since the cut. */
@@ -154,8 +159,7 @@ static int save_window(struct q_leaf *leaf, struct window w, uint32_t epoch)
 /* A write to a page that nobody shows any more. */
 static void open_page(uintptr_t page)
 {
-    if (q_uffd_protect(&q_cow.uffd, page, q_page_size(), false) != 0)
-        q_uffd_wake(&q_cow.uffd, page, q_page_size()); /* its mapping is gone */
+    q_uffd_open_up(&q_cow.uffd, page, q_page_size());
 }
 
 static void serve_write(uintptr_t page)
@@ -185,12 +189,13 @@ static void serve_write(uintptr_t page)
     }
     if (error == 0) {
         uintptr_t from = leaf->base + ((uintptr_t)w.first << q_page_shift);
-        long ret = q_uffd_protect(&q_cow.uffd, from, (size_t)w.nr << q_page_shift, false);
-        if (ret == 0)
-            return;
-        error = EIO;
+        q_uffd_open_up(&q_cow.uffd, from, (size_t)w.nr << q_page_shift);
+    } else if (error == EAGAIN) {
+        /* It became unreadable since the fault, so the write fails too, or comes again. */
+        q_uffd_wake(&q_cow.uffd, page, q_page_size());
+    } else {
+        q_cow_lose(error);
     }
-    q_cow_lose(error == EAGAIN ? EIO : error);
 }
 
 static void serve(const struct uffd_msg *m)

@@ -57,7 +57,7 @@ static void unprotect(const struct q_ranges *ranges)
 
         while (at < end) {
             size_t len = q_min(UNPROTECT_BYTES, end - at);
-            q_uffd_protect(&q_cow.uffd, at, len, false);
+            q_uffd_open_up(&q_cow.uffd, at, len);
             at += len;
         }
     }
@@ -127,6 +127,7 @@ Q_PUBLIC int quire_snapshot_release(quire_snapshot_t *s)
         return -1;
     }
     if (error == ESTALE) { /* a forked child's copy: what it held is the parent's */
+        q_cow_meet_child();
         q_snapshot_free(s);
         return 0;
     }
@@ -151,6 +152,7 @@ Q_PUBLIC int quire_snapshot_budget(size_t bytes)
 {
     int error = 0;
 
+    q_cow_meet_child();
     q_cow_lock_api();
     if (q_cow.live != NULL) {
         error = EBUSY;
@@ -201,17 +203,24 @@ Q_PUBLIC int quire_snapshot_stat(const quire_snapshot_t *s, struct quire_snapsho
 
 void q_cow_fork_child(void)
 {
-    if (q_cow.pid == 0)
-        return;
+    /* The parent may have been in the middle of its first snapshot. */
+    q_lock_reset(&q_store.lock);
+    q_cow_api_reset();
     /* The descriptor serves the parent's memory; the handler did not come along. */
     q_uffd_close(&q_cow.uffd);
+    if (q_cow.pid == 0)
+        return;
     q_cow.pid = 0;
     q_cow.live = q_cow.views = NULL;
     atomic_store_explicit(&q_holder, NULL, memory_order_relaxed);
-    q_lock_reset(&q_store.lock);
-    q_cow_api_reset();
     q_store_forget();
     for (size_t i = 0; i < q_cow.nr_kept; i++)
         q_munmap(q_cow.kept[i].addr, q_cow.kept[i].bytes);
     q_cow.nr_kept = 0;
+}
+
+void q_cow_meet_child(void)
+{
+    if (q_cow.pid != 0 && q_cow.pid != q_getpid())
+        q_cow_fork_child();
 }

@@ -22,12 +22,14 @@ static size_t slots_per_chunk(void)
     return CHUNK >> q_page_shift;
 }
 
+#define BUDGET_MAX ((size_t)1 << 46) /* more than there are addresses for */
+
 static size_t wanted_pool(void)
 {
     struct sysinfo si;
 
     if (q_store.budget != 0)
-        return q_align_up(q_store.budget, q_page_size()) + q_page_size();
+        return q_align_up(q_min(q_store.budget, BUDGET_MAX), q_page_size()) + q_page_size();
     if (sysinfo(&si) != 0)
         return (size_t)1 << 30;
     return q_align_down((size_t)si.totalram * si.mem_unit / 2, CHUNK) + CHUNK;
@@ -45,6 +47,9 @@ bool q_store_init(void)
 
         if (v != NULL) {
             q_store.pool = (char *)q_align_up((uintptr_t)p, CHUNK);
+            if (q_store.pool > p)
+                q_munmap(p, (size_t)(q_store.pool - p));
+            q_munmap(q_store.pool + bytes, (size_t)(p + CHUNK - q_store.pool));
             q_store.version = (struct q_version *)v;
             q_store.nr_slots = (uint32_t)slots;
             q_store.next_slot = 1;
@@ -260,6 +265,11 @@ void q_store_prune(const uint32_t *live, size_t nr)
         if (leaf == NULL || !q_store_alive(leaf))
             continue;
         q_lock(&q_store.lock);
+        /* Meanwhile all may have been lost, and the slots be somebody else's. */
+        if (!q_store_alive(leaf)) {
+            q_unlock(&q_store.lock);
+            continue;
+        }
         atomic_fetch_add_explicit(&q_store.shuffle, 1, memory_order_relaxed);
         atomic_thread_fence(memory_order_release); /* the odd number before the changes */
         for (unsigned i = 0; i < Q_LEAF_PAGES; i++)

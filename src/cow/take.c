@@ -197,6 +197,9 @@ static int cut(struct quire_snapshot *s)
     if (error != 0) {
         q_cow_lose(error); /* the others, too: some of their pages are open now */
         q_cow.live = s->older;
+        /* Not its own fault: a holder may still serve it. */
+        atomic_store_explicit(&s->error, 0, memory_order_relaxed);
+        s->epoch = 0;
     }
     s->pause_ns = q_clock_fine() - t;
     q_unlock(&q_store.lock);

@@ -108,6 +108,19 @@ long q_uffd_protect(const struct q_uffd *u, uintptr_t start, size_t len, bool on
     return ret;
 }
 
+void q_uffd_open_up(const struct q_uffd *u, uintptr_t start, size_t len)
+{
+    if (q_uffd_protect(u, start, len, false) == 0)
+        return;
+    if (len <= q_page_size()) {
+        q_uffd_wake(u, start, len);
+        return;
+    }
+    size_t half = q_align_up(len / 2, q_page_size());
+    q_uffd_open_up(u, start, half);
+    q_uffd_open_up(u, start + half, len - half);
+}
+
 long q_uffd_fill(const struct q_uffd *u, uintptr_t at, const void *src)
 {
     struct uffdio_copy c = {.dst = at, .src = (uintptr_t)src, .len = q_page_size()};

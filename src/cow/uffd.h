@@ -31,6 +31,13 @@ long q_uffd_register(const struct q_uffd *u, uintptr_t start, size_t len, uint64
 /* Protect, or un-protect and wake who waits. */
 long q_uffd_protect(const struct q_uffd *u, uintptr_t start, size_t len, bool on);
 
+/*
+ * Un-protect whatever of a range can be, and wake who waits in it: the kernel
+ * gives up at the first piece that is not registered (a page that the program
+ * mapped over, say) without waking anybody.
+ */
+void q_uffd_open_up(const struct q_uffd *u, uintptr_t start, size_t len);
+
 /* Fill a missing page from src, or with zeroes where src is NULL, and wake who waits. */
 long q_uffd_fill(const struct q_uffd *u, uintptr_t at, const void *src);
 

@@ -46,5 +46,6 @@ void q_zone_fork_parent(void)
 
 void q_zone_fork_child(void)
 {
+    q_vmalloc_fork_child();
     each_lock(q_lock_reset);
 }

@@ -314,6 +314,11 @@ void *q_vrealloc(void *p, size_t bytes)
     return now;
 }
 
+void q_vmalloc_fork_child(void)
+{
+    moving = 0;
+}
+
 bool q_vfind(const void *p, void **start, size_t *size)
 {
     bool found = false;

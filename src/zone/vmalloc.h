@@ -32,6 +32,9 @@ size_t q_vsize(const void *p);
 /* Free the block at p; false where none begins there. */
 bool q_vfree(void *p);
 
+/* In a forked child: nobody is moving a block any more. One that another thread was moving is lost. */
+void q_vmalloc_fork_child(void);
+
 /* Make the block at p `bytes` long, moving it if need be. NULL: no memory, the block stays as it is. */
 void *q_vrealloc(void *p, size_t bytes);
 
