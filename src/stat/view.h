@@ -5,8 +5,8 @@
  *   slabinfo  vmallocinfo                           view_slab.c
  *
  * A view is rendered into a mapping of its own, which grows until the text
- * fits: writing to the heap while a zone is locked could wait for a snapshot's
- * handler, and that for the zone. Each zone is copied under its lock and
+ * fits: a write to the heap may wait for a snapshot's handler, and no lock of
+ * src/zone may be held meanwhile. Each zone is copied under its lock and
  * printed afterwards; the zones of one text may differ by what happened
  * meanwhile, as they do in the kernel.
  */
