@@ -314,6 +314,23 @@ static void large_blocks(void)
     free(c);
 }
 
+/* Run with limit:200M, too: what was given out since the cut counts no more. */
+static void rounds_that_leak(void)
+{
+    quire_snapshot_t *s = take(QUIRE_SNAPSHOT_ROLLBACK);
+
+    for (int i = 0; i < 100; i++) {
+        for (size_t size = 16; size <= 8u << 20; size *= 8) {
+            char *p = malloc(size);
+
+            REQUIRE(p != NULL, "round %d, %zu bytes", i, size);
+            p[0] = p[size - 1] = 1;
+        }
+        go_back(s);
+    }
+    quire_snapshot_release(s);
+}
+
 static _Atomic bool stop;
 
 static void *waits(void *arg)
@@ -466,6 +483,7 @@ static const struct conform_case cases[] = {
     {"the same addresses again", same_again, 120},
     {"snapshots within snapshots", nested, 120},
     {"large blocks", large_blocks, 120},
+    {"rounds that leak", rounds_that_leak, 60},
     {"threads that wait meanwhile", quiet_threads, 60},
     {"refusals", refusals, 60},
     {"the budget is used up", budget, 60},
