@@ -96,7 +96,7 @@ static void put_piece(char *live, char *at, size_t bytes)
 /* Threads of the process, ours among them; 0: no /proc. One that just ended may still count. */
 static long count_threads(void)
 {
-    struct stat st;
+    struct stat st = {0};
 
     if (q_arch_syscall6(SYS_newfstatat, AT_FDCWD, (long)"/proc/self/task", (long)&st, 0, 0, 0) != 0)
         return 0;
