@@ -456,7 +456,7 @@ class RealThing(InFolder):
 
     def test_wrong_use_is_explained(self):
         for arguments, words in ((["nothing-of-that-name"], "there is no row"),
-                                 (["snapshot"], "no snapshots"),
+                                 (["snapshot"], "./dev bench snapshot"),
                                  (["--pin", "9999"], "there is no CPU"),
                                  (["--peer", "x=/no/such.so"], "there is no file"),
                                  (["--resume", "/no/such"], "cannot be gone on with"),
