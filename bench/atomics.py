@@ -51,7 +51,7 @@ class Runner:
         self.folder = folder
         self.environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
         self.known = {}
-        self.library = self._prove()
+        self.lib = self._prove()
 
     def program(self, name):
         return os.path.realpath(os.path.join(self.build, "bench", "workloads", name))
@@ -70,7 +70,7 @@ class Runner:
         out = os.path.join(self.folder, "callgrind.out")
         callgrind.run([self.program(name), *arguments.split()], self.preload, out,
                       self.environment)
-        return atomics.count(callgrind.Reader(out).costs(), self.library, self.program(name),
+        return atomics.count(callgrind.Reader(out).costs(), self.lib, self.program(name),
                              self.known)
 
     def operations(self, name, arguments):
@@ -111,7 +111,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="quire-atomics-") as folder:
         try:
             runner = Runner(options.build, choose(options), folder)
-            print(f"per million of malloc and free, in {runner.library}")
+            print(f"per million of malloc and free, in {runner.lib}")
             print(f"{'case':<10}{'atomics':>10}{'releases':>10}{'elsewhere':>11}")
             for name in options.cases or CASES:
                 *arguments, about = CASES[name]
