@@ -55,18 +55,25 @@ void q_lock_wait(struct q_lock *l)
         q_futex(&l->word, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 2);
 }
 
+/* Threads are told apart by where their stacks lie, which are 16 KiB long at least. */
+static uint32_t this_thread(void)
+{
+    return (uint32_t)(q_thread_pointer() >> 14) | 1u << 31;
+}
+
 void q_lock_for_fork(struct q_lock *l, bool patient)
 {
     struct timespec ms = {.tv_nsec = 1000000};
 
     if (patient) {
         q_lock(l);
-        l->forking = 1;
+        /* Relaxed: only this thread will find its own mark there. */
+        __atomic_store_n(&l->forking, this_thread(), __ATOMIC_RELAXED);
         return;
     }
     for (int i = 0; i < FORK_TRIES; i++) {
         if (q_trylock(l)) {
-            l->forking = 1;
+            __atomic_store_n(&l->forking, this_thread(), __ATOMIC_RELAXED);
             return;
         }
         q_arch_syscall6(SYS_nanosleep, (long)&ms, 0, 0, 0, 0, 0);
@@ -75,8 +82,9 @@ void q_lock_for_fork(struct q_lock *l, bool patient)
 
 void q_unlock_for_fork(struct q_lock *l)
 {
-    if (l->forking) {
-        l->forking = 0;
+    /* An impatient fork gave up on what others hold, another fork or a snapshot being taken. */
+    if (__atomic_load_n(&l->forking, __ATOMIC_RELAXED) == this_thread()) {
+        __atomic_store_n(&l->forking, 0, __ATOMIC_RELAXED);
         q_unlock(l);
     }
 }

@@ -15,7 +15,7 @@
 
 struct q_lock {
     _Atomic uint32_t word; /* 0 free, 1 held, 2 held and somebody may sleep */
-    uint32_t forking;      /* taken by q_lock_for_fork() */
+    uint32_t forking;      /* the thread that holds it through q_lock_for_fork(), or 0 */
 };
 
 /*
@@ -58,7 +58,7 @@ Q_INLINE void q_unlock(struct q_lock *l)
  */
 void q_lock_for_fork(struct q_lock *l, bool patient);
 
-/* After fork in the parent: release what q_lock_for_fork() took. */
+/* After fork in the parent: release what q_lock_for_fork() took in this thread. */
 void q_unlock_for_fork(struct q_lock *l);
 
 /* In a forked child, where no other thread exists that could hold it. */

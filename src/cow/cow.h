@@ -61,9 +61,9 @@ struct quire_snapshot {
     uint64_t pause_ns, take_ns;
     uint64_t faults_before, saved_before;
     const char *why_not;
-    int holder_pid, holder_fd; /* holder.c */
-    struct q_image *image;     /* image.c */
-    struct q_undo *undo;       /* QUIRE_SNAPSHOT_ROLLBACK; else NULL */
+    int holder_pid, holder_fd, holder_pipe; /* holder.c */
+    struct q_image *image;                  /* image.c */
+    struct q_undo *undo;                    /* QUIRE_SNAPSHOT_ROLLBACK; else NULL */
 };
 
 /* A freed mapping that waits for the end of the snapshots that show it. */

@@ -2,12 +2,13 @@
  * holder.c - where userfaultfd is refused: an idle child process.
  *
  * A fork made by raw system call: no handler of the program runs in it, it
- * sends no signal when it ends, and wait() does not see it. It closes all
+ * sends no signal when it ends, and wait() does not see it. It closes all other
  * descriptors, sleeps, and ends when its parent has. The kernel's own
  * copy-on-write keeps its memory as it was; it is read through /proc/PID/mem,
  * which, unlike process_vm_readv(2), makes no private copies of what it reads.
  */
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -25,24 +26,52 @@
 #define LOOK_SECONDS 1 /* how soon it notices that its parent is gone */
 #define MAX_FDS 65536
 
-static void close_all(void)
+/* Descriptors from..to, one by one where the kernel (before Linux 5.9) has no call for it. */
+static void close_range_of(unsigned from, unsigned to)
 {
-    if (q_arch_syscall6(SYS_close_range, 0, ~0u, 0, 0, 0, 0) == 0)
+    if (from > to || q_arch_syscall6(SYS_close_range, from, to, 0, 0, 0, 0) == 0)
         return;
-    for (int fd = 0; fd < MAX_FDS; fd++) /* before Linux 5.9 */
-        q_arch_syscall6(SYS_close, fd, 0, 0, 0, 0, 0);
+    for (unsigned fd = from; fd <= to && fd < MAX_FDS; fd++)
+        q_arch_syscall6(SYS_close, (long)fd, 0, 0, 0, 0, 0);
 }
 
-_Noreturn static void hold(int parent)
+static void close_all_but(int fd)
+{
+    if (fd < 0) {
+        close_range_of(0, ~0u);
+        return;
+    }
+    if (fd > 0)
+        close_range_of(0, (unsigned)fd - 1);
+    close_range_of((unsigned)fd + 1, ~0u);
+}
+
+/*
+ * The other end of the pipe closes when the parent ends the holder, ends
+ * itself, or becomes another program. Children of the parent may have it,
+ * too, and there may be none, so its end is looked for as well.
+ */
+_Noreturn static void hold(int parent, int pipe)
 {
     struct timespec second = {.tv_sec = LOOK_SECONDS};
+    struct pollfd closed = {.fd = pipe};
 
     q_arch_syscall6(SYS_prctl, PR_SET_NAME, (long)"quire-holder", 0, 0, 0, 0);
-    close_all();
-    while (q_arch_syscall6(SYS_getppid, 0, 0, 0, 0, 0, 0) == parent)
-        q_arch_syscall6(SYS_nanosleep, (long)&second, 0, 0, 0, 0, 0);
+    close_all_but(pipe);
+    while (q_arch_syscall6(SYS_getppid, 0, 0, 0, 0, 0, 0) == parent) {
+        struct timespec left = second; /* the kernel writes what remains */
+        long n = q_arch_syscall6(SYS_ppoll, (long)&closed, pipe >= 0, (long)&left, 0, 0, 0);
+        if (n > 0)
+            break;
+    }
     for (;;)
         q_arch_syscall6(SYS_exit_group, 0, 0, 0, 0, 0, 0);
+}
+
+static void close_one(int fd)
+{
+    if (fd >= 0)
+        q_arch_syscall6(SYS_close, fd, 0, 0, 0, 0, 0);
 }
 
 static void end(int pid)
@@ -66,14 +95,20 @@ static long open_memory(int pid)
 
 int q_holder_start(struct quire_snapshot *s)
 {
-    int parent = q_getpid();
-    long pid = q_arch_syscall6(SYS_clone, 0, 0, 0, 0, 0, 0);
+    int parent = q_getpid(), ends[2] = {-1, -1};
     char probe;
 
+    /* Without one, where no descriptor is left: see hold(). */
+    q_arch_syscall6(SYS_pipe2, (long)ends, O_CLOEXEC, 0, 0, 0, 0);
+    long pid = q_arch_syscall6(SYS_clone, 0, 0, 0, 0, 0, 0);
     if (pid == 0)
-        hold(parent);
-    if (pid < 0)
+        hold(parent, ends[0]);
+    close_one(ends[0]);
+    s->holder_pipe = ends[1];
+    if (pid < 0) {
+        q_holder_end(s);
         return pid == -ENOMEM ? ENOMEM : EAGAIN;
+    }
     s->holder_pid = (int)pid;
     s->holder_fd = (int)open_memory((int)pid);
     if (q_holder_read(s, s->ranges.at[0].start, &probe, 1) == 0)
@@ -105,8 +140,8 @@ void q_holder_end(struct quire_snapshot *s)
 {
     if (s->holder_pid > 0)
         end(s->holder_pid);
-    if (s->holder_fd >= 0)
-        q_arch_syscall6(SYS_close, s->holder_fd, 0, 0, 0, 0, 0);
-    s->holder_fd = -1;
+    close_one(s->holder_fd);
+    close_one(s->holder_pipe);
+    s->holder_fd = s->holder_pipe = -1;
     s->holder_pid = 0;
 }

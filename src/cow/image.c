@@ -247,35 +247,51 @@ static int read_page(const struct q_image *m, uintptr_t page, char *to)
     return q_crc32c(0, to, q_page_size()) == m->crc[run->first_crc + k] ? 0 : EIO;
 }
 
+/* Part of a page: its checksum wants all of it, and the caller's stack may be small. */
+static int read_part(const struct q_image *m, uintptr_t addr, char *to, size_t len)
+{
+    uintptr_t start = q_align_down(addr, q_page_size());
+    char *page = q_mmap(NULL, q_page_size(), PROT_READ | PROT_WRITE, 0);
+
+    if (page == NULL)
+        return ENOMEM;
+    int error = read_page(m, start, page);
+    if (error == 0)
+        memcpy(to, page + (addr - start), len);
+    q_munmap(page, q_page_size());
+    return error;
+}
+
 int q_image_read(const struct quire_snapshot *s, uintptr_t addr, char *to, size_t len)
 {
-    char page[1 << 16] __attribute__((aligned(8)));
+    int error = 0;
 
-    while (len > 0) {
-        uintptr_t start = q_align_down(addr, q_page_size());
-        size_t n = q_min(len, start + q_page_size() - addr);
-        int error = read_page(s->image, start, page);
+    while (len > 0 && error == 0) {
+        size_t n = q_min(len, q_align_down(addr, q_page_size()) + q_page_size() - addr);
 
-        if (error != 0)
-            return error;
-        memcpy(to, page + (addr - start), n);
+        error =
+            n == q_page_size() ? read_page(s->image, addr, to) : read_part(s->image, addr, to, n);
         addr += n;
         to += n;
         len -= n;
     }
-    return 0;
+    return error;
 }
 
 Q_PUBLIC int quire_snapshot_verify(quire_snapshot_t *s)
 {
-    char page[1 << 16] __attribute__((aligned(8)));
     int error = q_snapshot_check(s);
+    char *page = NULL;
 
     if (error == 0 && s->method != QUIRE_SNAPSHOT_BY_IMAGE)
         error = EINVAL;
+    if (error == 0 && (page = q_mmap(NULL, q_page_size(), PROT_READ | PROT_WRITE, 0)) == NULL)
+        error = ENOMEM;
     for (size_t i = 0; error == 0 && i < s->image->nr; i++)
         for (size_t k = 0; error == 0 && k < s->image->run[i].nr; k++)
             error = read_page(s->image, s->image->run[i].addr + (k << q_page_shift), page);
+    if (page != NULL)
+        q_munmap(page, q_page_size());
     if (error == 0)
         return 0;
     errno = error == EIO ? EBADMSG : error;

@@ -22,17 +22,15 @@ static size_t slots_per_chunk(void)
     return CHUNK >> q_page_shift;
 }
 
-#define BUDGET_MAX ((size_t)1 << 46) /* more than there are addresses for */
-
 static size_t wanted_pool(void)
 {
     struct sysinfo si;
+    size_t memory = sysinfo(&si) == 0 ? (size_t)si.totalram * si.mem_unit : (size_t)2 << 30;
 
+    /* A budget beyond all memory is none, and addresses are wanted elsewhere, too. */
     if (q_store.budget != 0)
-        return q_align_up(q_min(q_store.budget, BUDGET_MAX), q_page_size()) + q_page_size();
-    if (sysinfo(&si) != 0)
-        return (size_t)1 << 30;
-    return q_align_down((size_t)si.totalram * si.mem_unit / 2, CHUNK) + CHUNK;
+        return q_align_up(q_min(q_store.budget, 2 * memory), q_page_size()) + q_page_size();
+    return q_align_down(memory / 2, CHUNK) + CHUNK;
 }
 
 bool q_store_init(void)

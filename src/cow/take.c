@@ -39,7 +39,7 @@ struct quire_snapshot *q_snapshot_new(int method)
     s->magic = Q_SNAPSHOT_MAGIC;
     s->pid = q_getpid();
     s->method = method;
-    s->holder_fd = -1;
+    s->holder_fd = s->holder_pipe = -1;
     return s;
 }
 

@@ -24,8 +24,8 @@ MODES = ["small", "medium", "large", "mixed"]
 def run(options, arguments, limit=None, size=0, conf=""):
     env = {name: value for name, value in os.environ.items()
            if not name.startswith(("LD_", "QUIRE_", "MALLOC_"))}
-    if options.library:
-        env["LD_PRELOAD"] = options.library
+    if options.quire:
+        env["LD_PRELOAD"] = options.quire
     if conf:
         env["QUIRE_CONF"] = conf
 
@@ -67,7 +67,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("workload", help="the built workload program")
     parser.add_argument("fill", help="the built fill program")
-    parser.add_argument("library", help="the library to preload; '' for libc's own malloc")
+    parser.add_argument("quire", metavar="LIBRARY", help="the library to preload; '' for libc's own malloc")
     parser.add_argument("--only", metavar="TEXT", help="only rows whose name contains TEXT")
     options = parser.parse_args()
     table = [row for row in rows(options) if not options.only or options.only in row[0]]

@@ -27,7 +27,7 @@ KINDS = {
 def run(options, arguments, conf):
     env = {name: value for name, value in os.environ.items()
            if not name.startswith(("LD_", "QUIRE_", "MALLOC_"))}
-    env["LD_PRELOAD"] = options.library
+    env["LD_PRELOAD"] = options.quire
     if conf:
         env["QUIRE_CONF"] = conf
     return subprocess.run([options.program, *arguments], env=env, stdin=subprocess.DEVNULL,
@@ -108,7 +108,7 @@ def ending(code):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("program", help="the built misuse program")
-    parser.add_argument("library", help="the library to preload")
+    parser.add_argument("quire", metavar="LIBRARY", help="the library to preload")
     parser.add_argument("names", nargs="*", help="only these cases")
     options = parser.parse_args()
 

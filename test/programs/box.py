@@ -31,10 +31,10 @@ class Result:
 
 
 class Box:
-    """One case's folder and processes. `library` is a copy that every user may read."""
+    """One case's folder and processes. `quire` is a copy of the library that every user may read."""
 
-    def __init__(self, folder, library, has_stats, deadline):
-        self.folder, self.library, self.has_stats = folder, library, has_stats
+    def __init__(self, folder, quire, has_stats, deadline):
+        self.folder, self.quire, self.has_stats = folder, quire, has_stats
         self.deadline = deadline
         self.work = os.path.join(folder, "work")
         self.children = []
@@ -76,7 +76,7 @@ class Box:
         env = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME": self.folder,
                "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC", "SOURCE_DATE_EPOCH": "0"}
         if preload:
-            env["LD_PRELOAD"] = self.library
+            env["LD_PRELOAD"] = self.quire
             if self.has_stats:
                 env["QUIRE_CONF"] = f"stats:1,stats_file:{self.stats_path()}"
         env.update(extra or {})
@@ -139,7 +139,7 @@ class Box:
 
     def expect_serving(self, pid):
         end = time.monotonic() + 3              # a child just forked may not have run yet
-        while (reason := statpage.why_not_serving(pid, self.library)) and time.monotonic() < end:
+        while (reason := statpage.why_not_serving(pid, self.quire)) and time.monotonic() < end:
             time.sleep(0.05)
         if reason is not None:
             raise Failed(f"the library does not serve process {pid}: {reason}")

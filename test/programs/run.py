@@ -67,7 +67,7 @@ def run_case(module, library, whole, keep):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("library", nargs="?", help="the library to preload")
+    parser.add_argument("quire", metavar="LIBRARY", nargs="?", help="the library to preload")
     parser.add_argument("--whole", action="store_true", help="also what takes long")
     parser.add_argument("--only", metavar="NAME", action="append", help="only this program")
     parser.add_argument("--list", action="store_true", help="list the programs and stop")
@@ -78,8 +78,8 @@ def main():
         for name, module in cases:
             print(f"{name:14} {(module.__doc__ or '').splitlines()[0]}")
         return 0
-    if options.library is None or not os.path.exists(options.library):
-        parser.error(f"no library at {options.library!r}; build first, then give its path")
+    if options.quire is None or not os.path.exists(options.quire):
+        parser.error(f"no library at {options.quire!r}; build first, then give its path")
     if options.only:
         unknown = set(options.only) - {name for name, _ in cases}
         if unknown:
@@ -91,7 +91,7 @@ def main():
     failures = 0
     for number, (name, module) in enumerate(cases, 1):
         begun = time.monotonic()
-        kind, words = run_case(module, os.path.abspath(options.library), options.whole,
+        kind, words = run_case(module, os.path.abspath(options.quire), options.whole,
                                options.keep)
         took = time.monotonic() - begun
         if kind == "failed":

@@ -12,9 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "../conform/conform.h"
-#include "quire/quire.h"
-#include "quire/snapshot.h"
+#include "steps.h"
 
 enum { BLOCKS = 1500, SNAPSHOTS = 5 };
 
@@ -36,14 +34,6 @@ static uint64_t rng = 42;
 static unsigned flags;
 static char *scratch;
 static size_t scratch_size = 20u << 20;
-
-static void *outside(size_t size)
-{
-    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-    REQUIRE(p != MAP_FAILED);
-    return p;
-}
 
 static size_t random_size(void)
 {
@@ -111,7 +101,7 @@ static void step(void)
     }
 }
 
-static void take(struct oracle *o)
+static void take_one(struct oracle *o)
 {
     size_t need = 0;
 
@@ -178,7 +168,7 @@ static void run_oracle(int rounds, int steps)
         if (one->snap != NULL)
             drop(one);
         else
-            take(one);
+            take_one(one);
         for (int i = 0; i < steps; i++)
             step();
     }

@@ -16,9 +16,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "../conform/conform.h"
-#include "quire/quire.h"
-#include "quire/snapshot.h"
+#include "steps.h"
 
 enum { BLOCKS = 1200 };
 
@@ -33,14 +31,6 @@ static struct block *block;
 static uint64_t rng;
 static uint64_t addresses; /* hash of what was given out; large blocks are where the kernel likes */
 static bool with_large;
-
-static void *outside(size_t size)
-{
-    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-    REQUIRE(p != MAP_FAILED);
-    return p;
-}
 
 static size_t random_size(void)
 {
@@ -137,7 +127,7 @@ static void check_blocks(void)
     CHECK(bad == 0, "%zu blocks differ", bad);
 }
 
-static quire_snapshot_t *take(unsigned flags)
+static quire_snapshot_t *take_or_skip(unsigned flags)
 {
     quire_snapshot_t *s = quire_snapshot_take(NULL, flags);
 
@@ -159,7 +149,7 @@ static void rounds_of(int rounds, int nr)
     struct block *then = outside(bytes);
     uint64_t start = rng;
 
-    quire_snapshot_t *s = take(QUIRE_SNAPSHOT_ROLLBACK); /* the first one makes threads */
+    quire_snapshot_t *s = take_or_skip(QUIRE_SNAPSHOT_ROLLBACK); /* the first one makes threads */
     struct mallinfo2 before = mallinfo2();
     memcpy(then, block, bytes);
     for (int r = 0; r < rounds; r++) {
@@ -222,7 +212,7 @@ static void same_again(void)
     rng = 3;
     block = outside(bytes);
     steps(3 * BLOCKS);
-    quire_snapshot_t *s = take(QUIRE_SNAPSHOT_ROLLBACK);
+    quire_snapshot_t *s = take_or_skip(QUIRE_SNAPSHOT_ROLLBACK);
     memcpy(then, block, bytes);
     for (int r = 0; r < 6; r++) {
         rng = 99;
@@ -258,13 +248,13 @@ static void nested(void)
     uint64_t seed = 4;
 
     for (int round = 0; round < 20; round++) {
-        s[0] = take(0);
+        s[0] = take_or_skip(0);
         p[5 * 4096] = (char)(100 + round);
         for (int d = 1; d < DEEP; d++) {
             for (int i = 0; i < PAGES; i++)
                 p[i * 4096] = (char)d;
             traffic(&seed);
-            s[d] = take(QUIRE_SNAPSHOT_ROLLBACK);
+            s[d] = take_or_skip(QUIRE_SNAPSHOT_ROLLBACK);
             CHECK(quire_snapshot_restore(s[1]) == (d == 1 ? 0 : -1));
         }
         for (int d = DEEP - 1; d > 0; d--) {
@@ -295,7 +285,7 @@ static void large_blocks(void)
     memset(a, 1, size);
     memset(b, 2, size);
     memset(c, 3, size);
-    quire_snapshot_t *s = take(QUIRE_SNAPSHOT_ROLLBACK);
+    quire_snapshot_t *s = take_or_skip(QUIRE_SNAPSHOT_ROLLBACK);
     for (int i = 0; i < 20; i++) {
         memset(a + size / 2, 9, 50000);
         free(b);
@@ -322,7 +312,7 @@ static void large_blocks(void)
 /* Run with limit:200M, too: what was given out since the cut counts no more. */
 static void rounds_that_leak(void)
 {
-    quire_snapshot_t *s = take(QUIRE_SNAPSHOT_ROLLBACK);
+    quire_snapshot_t *s = take_or_skip(QUIRE_SNAPSHOT_ROLLBACK);
 
     for (int i = 0; i < 100; i++) {
         for (size_t size = 16; size <= 8u << 20; size *= 8) {
@@ -405,7 +395,7 @@ static void quiet_threads(void)
         pthread_create(&t[i], NULL, worker, (void *)i);
     one_phase(0, 0);
     one_phase(1, 1);
-    quire_snapshot_t *s = take(QUIRE_SNAPSHOT_ROLLBACK);
+    quire_snapshot_t *s = take_or_skip(QUIRE_SNAPSHOT_ROLLBACK);
     memcpy(then, block, bytes);
     for (unsigned i = 0; i < (PHASES - 4) / 2; i++) {
         one_phase(i, 2 + i);
@@ -425,7 +415,7 @@ static void quiet_threads(void)
 
 static void refusals(void)
 {
-    quire_snapshot_t *plain = take(0), *s, *newer;
+    quire_snapshot_t *plain = take_or_skip(0), *s, *newer;
     char *p = malloc(100);
     pthread_t t;
 
@@ -434,8 +424,8 @@ static void refusals(void)
     CHECK(quire_snapshot_take(NULL, QUIRE_SNAPSHOT_ROLLBACK | QUIRE_SNAPSHOT_HOLDER) == NULL &&
           errno == EINVAL);
     *p = 1;
-    s = take(QUIRE_SNAPSHOT_ROLLBACK);
-    newer = take(0);
+    s = take_or_skip(QUIRE_SNAPSHOT_ROLLBACK);
+    newer = take_or_skip(0);
     *p = 2;
     CHECK(quire_snapshot_restore(s) == -1 && errno == EBUSY);
     quire_snapshot_release(newer);
@@ -468,13 +458,13 @@ static void budget(void)
 
     memset(p, 1, size);
     CHECK(quire_snapshot_budget(1u << 20) == 0);
-    quire_snapshot_t *s = take(QUIRE_SNAPSHOT_ROLLBACK);
+    quire_snapshot_t *s = take_or_skip(QUIRE_SNAPSHOT_ROLLBACK);
     memset(p, 2, size);
     CHECK(quire_snapshot_restore(s) == -1 && errno == ENOBUFS, "errno %d", errno);
     CHECK(p[0] == 2 && p[size - 1] == 2);
     quire_snapshot_release(s);
     CHECK(quire_snapshot_budget(0) == 0);
-    s = take(QUIRE_SNAPSHOT_ROLLBACK);
+    s = take_or_skip(QUIRE_SNAPSHOT_ROLLBACK);
     memset(p, 3, size);
     go_back(s);
     CHECK(p[0] == 2 && p[size - 1] == 2);

@@ -1,0 +1,311 @@
+/*
+ * refused.c - what the system refuses, and what the program does behind the
+ * library's back: the snapshot may fail, clearly; the program goes on.
+ */
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "steps.h"
+
+/* From now on system call nr fails with EPERM; where arg is not 0, only with that second argument. */
+static void refuse(unsigned nr, unsigned arg)
+{
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0), /* the number */
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, nr, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 24), /* low half of the second argument */
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, arg, 0, arg != 0 ? 1 : 0),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog filter = {COUNT_OF(code), code};
+
+    REQUIRE(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0)
+        conform_skip("no seccomp filters here");
+}
+
+/* Docker's filter, for one: the same functions, by a holder process. */
+static void userfaultfd_refused(void)
+{
+    struct quire_snapshot_stat st;
+    ptrdiff_t distance;
+
+    refuse(SYS_userfaultfd, 0);
+    refuse(SYS_ioctl, 0xaa00); /* of /dev/userfaultfd */
+    quire_snapshot_t *s = take(0);
+    CHECK(quire_snapshot_stat(s, &st) == 0 && st.method == QUIRE_SNAPSHOT_BY_HOLDER);
+    CHECK(st.why_not != NULL && strstr(st.why_not, "unprivileged_userfaultfd") != NULL, "%s",
+          st.why_not);
+    errno = 0;
+    CHECK(quire_snapshot_view(s, &distance) == -1 && errno == ENOTSUP);
+    quire_snapshot_release(s);
+    image_of(0);
+    trim_while_held_by(0);
+}
+
+static void careful_copies_refused(void)
+{
+    refuse(SYS_process_vm_readv, 0);
+    refuse(SYS_process_vm_writev, 0);
+    view_of_a_list();
+    image_of(0);
+}
+
+static void processes_refused(void)
+{
+    refuse(SYS_clone, 0);
+    errno = 0;
+    CHECK(quire_snapshot_take(NULL, QUIRE_SNAPSHOT_HOLDER) == NULL && errno == EAGAIN, "errno %d",
+          errno);
+    free(malloc(100));
+}
+
+static void no_descriptors(void)
+{
+    char c, *p = malloc(100000);
+
+    memset(p, 1, 100000);
+    while (dup(0) >= 0)
+        ;
+    quire_snapshot_t *s = take(0);
+    memset(p, 2, 100000);
+    CHECK(method(s) == QUIRE_SNAPSHOT_BY_HOLDER);
+    CHECK(quire_snapshot_read(s, p + 50000, &c, 1) == 1 && c == 1);
+    quire_snapshot_release(s);
+}
+
+/* No more address space than there is now and a little: whatever comes, the program goes on. */
+static void little_address_space(void)
+{
+    char c, *p = malloc(8u << 20);
+    size_t taken = 0;
+
+    for (size_t room = 0; room < 80u << 20; room += 3u << 20) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            FILE *f = fopen("/proc/self/statm", "r");
+            size_t pages = 0;
+            if (f == NULL || fscanf(f, "%zu", &pages) != 1)
+                _exit(1);
+            fclose(f);
+            struct rlimit as = {pages * 4096 + room, RLIM_INFINITY};
+            setrlimit(RLIMIT_AS, &as);
+            memset(p, 1, 8u << 20);
+            quire_snapshot_t *s = quire_snapshot_take(NULL, 0);
+            CHECK(s != NULL || errno == ENOMEM || errno == EAGAIN, "errno %d", errno);
+            memset(p, 2, 8u << 20);
+            if (s != NULL)
+                CHECK(quire_snapshot_read(s, p + 12345, &c, 1) == 1 ? c == 1 : errno == ENOBUFS);
+            if (s != NULL)
+                CHECK(quire_snapshot_release(s) == 0);
+            free(malloc(1000));
+            free(p);
+            exit(s != NULL ? 2 : 0);
+        }
+        int status;
+        waitpid(pid, &status, 0);
+        CHECK(WIFEXITED(status) && (WEXITSTATUS(status) & ~2) == 0, "with %zu bytes: %#x", room,
+              (unsigned)status);
+        taken += WIFEXITED(status) && WEXITSTATUS(status) == 2;
+    }
+    CHECK(taken > 0, "never was there enough");
+}
+
+/* A page of a block is another mapping now, which cannot be opened with its neighbours. */
+static void page_mapped_over(void)
+{
+    char *p = aligned_alloc(4096, 1u << 20), c;
+
+    memset(p, 1, 1u << 20);
+    quire_snapshot_t *s = take_protected();
+    REQUIRE(mmap(p + 8 * 4096, 4096, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS,
+                 -1, 0) != MAP_FAILED);
+    for (int i = 0; i < 64; i++)
+        p[i * 4096] = 2;
+    for (int i = 0; i < 64; i++)
+        if (i != 8 && quire_snapshot_read(s, p + i * 4096, &c, 1) == 1)
+            CHECK(c == 1, "page %d", i);
+    quire_snapshot_release(s);
+    free(p);
+}
+
+static char *barrier_block;
+static _Atomic bool barrier_stop;
+
+/* As the barriers of some garbage collectors do: the page is opened again by the handler. */
+static void open_again(int sig, siginfo_t *info, void *context)
+{
+    uintptr_t at = (uintptr_t)info->si_addr & ~(uintptr_t)4095;
+
+    if (at - (uintptr_t)barrier_block >= 64 * 4096)
+        _exit(3);
+    mprotect((void *)at, 4096, PROT_READ | PROT_WRITE);
+}
+
+static void *close_pages(void *unused)
+{
+    for (unsigned i = 0; !barrier_stop; i++)
+        mprotect(barrier_block + i % 64 * 4096, 4096, PROT_NONE);
+    return NULL;
+}
+
+/* Pages become unreadable between a first write and its copy. */
+static void pages_closed_meanwhile(void)
+{
+    struct sigaction action = {.sa_sigaction = open_again, .sa_flags = SA_SIGINFO};
+    pthread_t thread;
+
+    barrier_block = aligned_alloc(4096, 64 * 4096);
+    memset(barrier_block, 1, 64 * 4096);
+    REQUIRE(sigaction(SIGSEGV, &action, NULL) == 0);
+    REQUIRE(pthread_create(&thread, NULL, close_pages, NULL) == 0);
+    for (int round = 0; round < 100; round++) {
+        quire_snapshot_t *s = take(0);
+        for (int i = 0; i < 64; i++)
+            barrier_block[i * 4096] = (char)round;
+        quire_snapshot_release(s);
+    }
+    barrier_stop = true;
+    pthread_join(thread, NULL);
+    mprotect(barrier_block, 64 * 4096, PROT_READ | PROT_WRITE);
+}
+
+static _Atomic bool moves_stop;
+
+static void *move_blocks(void *unused)
+{
+    char *p = malloc(40u << 20);
+
+    for (size_t i = 0; !moves_stop; i++)
+        p = realloc(p, (40 + i % 7 * 30) << 20);
+    free(p);
+    return NULL;
+}
+
+/* Forks that fall into another thread's realloc: the child can take snapshots. */
+static void fork_beside_realloc(void)
+{
+    pthread_t thread;
+
+    free(malloc(1000));
+    REQUIRE(pthread_create(&thread, NULL, move_blocks, NULL) == 0);
+    for (int i = 0; i < 40; i++) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            alarm(5);
+            quire_snapshot_release(take(0));
+            conform_end();
+        }
+        CHECK(conform_child_ok(pid, "child"));
+    }
+    moves_stop = true;
+    pthread_join(thread, NULL);
+}
+
+/* A child without fork handlers gives up its parent's snapshot and goes on. */
+static void released_in_a_bare_child(void)
+{
+    char *big = malloc(30u << 20);
+
+    memset(big, 1, 30u << 20);
+    quire_snapshot_t *s = take(0);
+    pid_t pid = _Fork();
+    if (pid == 0) {
+        CHECK(quire_snapshot_release(s) == 0);
+        free(big);
+        free(malloc(5u << 20));
+        CHECK(quire_snapshot_budget(1u << 20) == 0, "errno %d", errno);
+        conform_end();
+    }
+    CHECK(conform_child_ok(pid, "child"));
+    quire_snapshot_release(s);
+}
+
+static size_t address_space(void)
+{
+    FILE *f = fopen("/proc/self/statm", "r");
+    size_t pages = 0;
+
+    REQUIRE(f != NULL && fscanf(f, "%zu", &pages) == 1);
+    fclose(f);
+    return pages * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+static void budgets(void)
+{
+    char *p = malloc(1u << 20), c;
+
+    memset(p, 1, 1u << 20);
+    CHECK(quire_snapshot_budget(SIZE_MAX) == 0);
+    quire_snapshot_t *s = take(0);
+    memset(p, 2, 1u << 20);
+    CHECK(quire_snapshot_read(s, p, &c, 1) == 1 && c == 1, "errno %d", errno);
+    quire_snapshot_release(s);
+    CHECK(quire_snapshot_budget(4u << 20) == 0);
+    quire_snapshot_release(take(0));
+    size_t before = address_space();
+    for (size_t i = 0; i < 100; i++) {
+        CHECK(quire_snapshot_budget((4u << 20) + i * 4096) == 0);
+        quire_snapshot_release(take(0));
+    }
+    CHECK(address_space() < before + (20u << 20), "%zu, then %zu", before, address_space());
+}
+
+/* The process becomes another program: who held its memory gives it back (and stays a zombie). */
+static void holder_goes_at_exec(void)
+{
+    struct quire_snapshot_stat st;
+    int pipes[2];
+    char word[64] = "", *p = malloc(100000);
+
+    memset(p, 1, 100000);
+    REQUIRE(pipe(pipes) == 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        quire_snapshot_t *s = take(QUIRE_SNAPSHOT_HOLDER);
+        REQUIRE(quire_snapshot_stat(s, &st) == 0 && st.method == QUIRE_SNAPSHOT_BY_HOLDER);
+        dup2(pipes[1], 1);
+        unsetenv("LD_PRELOAD");
+        execl("/bin/sh", "sh", "-c",
+              "for i in 1 2 3 4 5 6 7 8 9 10; do read -r held </proc/$$/task/$$/children || :;"
+              " for p in $held; do if grep -q quire-holder /proc/$p/comm && grep -q VmRSS"
+              " /proc/$p/status; then sleep 0.2; continue 2; fi; done; echo gone; exit; done;"
+              " echo there",
+              (char *)NULL);
+        _exit(1);
+    }
+    close(pipes[1]);
+    REQUIRE(read(pipes[0], word, sizeof(word) - 1) > 0);
+    CHECK(strncmp(word, "gone", 4) == 0, "the holder is %s", word);
+    CHECK(conform_child_ok(pid, "shell"));
+}
+
+static const struct conform_case cases[] = {
+    {"no descriptors left", no_descriptors, 30},
+    {"little address space", little_address_space, 60},
+    {"userfaultfd refused", userfaultfd_refused, 30},
+    {"process_vm_readv refused", careful_copies_refused, 30},
+    {"processes refused", processes_refused, 30},
+    {"a page is mapped over", page_mapped_over, 30},
+    {"pages closed meanwhile", pages_closed_meanwhile, 60},
+    {"fork beside realloc", fork_beside_realloc, 120},
+    {"released in a child of _Fork", released_in_a_bare_child, 30},
+    {"budgets", budgets, 60},
+    {"a holder goes at exec", holder_goes_at_exec, 30},
+};
+
+int main(int argc, char **argv)
+{
+    return conform_run(cases, COUNT_OF(cases), argc, argv);
+}

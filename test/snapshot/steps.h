@@ -1,0 +1,31 @@
+/* steps.h - what several of these programs do: taking, and stories that must hold by every method. */
+#ifndef QUIRE_TEST_SNAPSHOT_STEPS_H
+#define QUIRE_TEST_SNAPSHOT_STEPS_H
+
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "../conform/conform.h"
+#include "quire/quire.h"
+#include "quire/snapshot.h"
+
+/* Take one; its method; one by protection, or the case is skipped. */
+quire_snapshot_t *take(unsigned flags);
+int method(const quire_snapshot_t *s);
+quire_snapshot_t *take_protected(void);
+
+/* Memory that no snapshot shows, and going back does not change. */
+void *outside(size_t size);
+
+/* Walk a list and a large block through a view. */
+void view_of_a_list(void);
+
+/* Save, load, and compare. */
+void image_of(unsigned flags);
+
+/* What is freed and trimmed while a snapshot lives is still shown, and goes back after. */
+void trim_while_held_by(unsigned flags);
+
+#endif
