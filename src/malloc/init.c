@@ -51,6 +51,7 @@ static void fork_prepare(void)
     /* Interrupted inside the allocator by the handler that forks: some locks are our own. */
     bool patient = !q_interrupted();
 
+    q_fork_begin(patient);
     q_slub_fork_prepare(patient);
     q_zone_fork_prepare(patient);
 }
@@ -59,6 +60,7 @@ static void fork_parent(void)
 {
     q_zone_fork_parent();
     q_slub_fork_parent();
+    q_fork_end();
 }
 
 static void reset_locks(void)
@@ -66,6 +68,7 @@ static void reset_locks(void)
     q_zone_fork_child();
     q_slub_fork_child();
     q_stat_fork_child();
+    q_fork_end_child();
     quire_stat_page.pid = (uint64_t)q_getpid();
 }
 

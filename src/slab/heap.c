@@ -270,8 +270,7 @@ static void strand(struct q_heap *heap)
     heap->live = false;
     for (size_t pfn = 0; pfn < q_mem.max_pages; pfn += (size_t)1 << q_slab_order()) {
         if (!q_pfn_online(pfn)) {
-            pfn = q_align_down(pfn, (size_t)1 << Q_MAX_ORDER) + ((size_t)1 << Q_MAX_ORDER) -
-                  ((size_t)1 << q_slab_order());
+            pfn = q_next_section(pfn) - ((size_t)1 << q_slab_order());
             continue;
         }
         struct q_slab *s = q_slab_at((uint32_t)(pfn >> q_slab_order()) + 1);
@@ -292,6 +291,13 @@ static void disarm_all(struct q_heap *heap)
 
 /* Some heap is an orphan: its thread did not survive the fork, and nobody has taken its slabs over. */
 static _Atomic bool orphans;
+
+void q_heap_lock_after_fork(void)
+{
+    /* Linked heaps may be half linked; those that wait there are lost. */
+    if (q_lock_after_fork(&q_heap_lock))
+        free_heaps = NULL;
+}
 
 void q_heap_after_fork(void)
 {

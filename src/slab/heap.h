@@ -124,6 +124,7 @@ void q_heap_hook_threads(void);
  * thread (q_heap_adopt_orphans), because most children exec soon.
  */
 void q_heap_after_fork(void);
+void q_heap_lock_after_fork(void); /* before it, with all other locks */
 void q_heap_adopt_orphans(void);
 
 /* Class cls has grown: let the class below serve its own sizes from now on. */

@@ -84,7 +84,7 @@ void q_slub_fork_prepare(bool patient)
 void q_slub_fork_parent(void)
 {
     if (atomic_load_explicit(&ready, memory_order_relaxed) > 0)
-        q_shared_unlock_all(false);
+        q_shared_unlock_all();
     q_unlock_for_fork(&q_heap_lock);
     q_unlock_for_fork(&spare_lock);
     q_unlock_for_fork(&init_lock);
@@ -93,8 +93,9 @@ void q_slub_fork_parent(void)
 void q_slub_fork_child(void)
 {
     if (atomic_load_explicit(&ready, memory_order_relaxed) > 0)
-        q_shared_unlock_all(true);
-    q_lock_reset(&q_heap_lock);
-    q_lock_reset(&spare_lock);
-    q_lock_reset(&init_lock);
+        q_shared_fork_child();
+    q_heap_lock_after_fork();
+    if (q_lock_after_fork(&spare_lock))
+        spare = NULL; /* lost, with what is free in it */
+    q_lock_after_fork(&init_lock);
 }

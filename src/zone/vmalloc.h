@@ -32,8 +32,12 @@ size_t q_vsize(const void *p);
 /* Free the block at p; false where none begins there. */
 bool q_vfree(void *p);
 
-/* In a forked child: nobody is moving a block any more. One that another thread was moving is lost. */
-void q_vmalloc_fork_child(void);
+/*
+ * In a forked child: nobody is moving a block any more. One that another
+ * thread was moving is lost. `torn`: the fork copied the table and the cache
+ * in the middle of a change.
+ */
+void q_vmalloc_fork_child(bool torn);
 
 /* Make the block at p `bytes` long, moving it if need be. NULL: no memory, the block stays as it is. */
 void *q_vrealloc(void *p, size_t bytes);
