@@ -14,6 +14,7 @@
 
 #include "base/msg.h"
 #include "base/opt.h"
+#include "zone/area.h"
 #include "zone/vmalloc.h"
 
 static void describe_in_slab(struct q_buf *b, struct q_slab *s, const char *p)
@@ -70,6 +71,8 @@ static void describe(struct q_buf *b, const void *p)
     struct q_page *page = q_any_page(p);
     void *start;
     size_t size;
+    uintptr_t at;
+    bool mapped;
 
     if (s != NULL)
         describe_in_slab(b, s, p);
@@ -80,6 +83,9 @@ static void describe(struct q_buf *b, const void *p)
     else if (q_vfind(p, &start, &size))
         q_buf_printf(b, "inside a live object of size %zu at %p (offset %zu)", size, start,
                      (size_t)((const char *)p - (char *)start));
+    else if (q_area_find(p, &at, &size, &mapped))
+        q_buf_printf(b, "in an area of %s (%zu pages at %p)",
+                     mapped ? "quire_vmap()" : "quire_vmalloc()", size, (void *)at);
     else if (q_vresting(p))
         q_buf_printf(b, "already free (a large block)");
     else
@@ -159,6 +165,34 @@ void q_misuse_page_nr(const char *caller, const struct q_page *head, size_t nr)
     name_page(&b, caller, head);
     q_buf_printf(&b, "wrong length of %zu pages for a block of %u pages", nr, head->nr);
     complain(text);
+}
+
+void q_misuse_text(const char *caller, const void *p, const char *text)
+{
+    char line[400];
+    struct q_buf b = {.at = line, .size = sizeof(line)};
+
+    q_buf_printf(&b, "%s(%p): %s", caller, p, text);
+    complain(line);
+}
+
+void q_misuse_area(const char *caller, const void *p)
+{
+    char text[200];
+    struct q_buf b = {.at = text, .size = sizeof(text)};
+    uintptr_t addr;
+    size_t nr;
+    bool mapped;
+
+    if (q_interrupted())
+        q_buf_printf(&b, "in a signal handler that interrupted the allocator");
+    else if (q_area_find(p, &addr, &nr, &mapped))
+        q_buf_printf(&b, "%s area of %s (%zu pages at %p)",
+                     addr == (uintptr_t)p ? "that is an" : "not the start of the",
+                     mapped ? "quire_vmap()" : "quire_vmalloc()", nr, (void *)addr);
+    else
+        q_buf_printf(&b, "no area begins there");
+    q_misuse_text(caller, p, text);
 }
 
 void q_misuse_no_page(const char *caller, const void *page)

@@ -5,6 +5,7 @@
  */
 #include "stat/stat.h"
 #include "stat/view.h"
+#include "zone/area.h"
 
 static void class_line(struct q_view *v, unsigned cls, const struct q_class_stat *st)
 {
@@ -65,12 +66,32 @@ static void mapping_line(void *arg, void *addr, size_t bytes)
                  bytes, bytes >> q_page_shift);
 }
 
+static void area_line(void *arg, const struct q_area *a)
+{
+    struct q_view *v = arg;
+    /* As the kernel: a guard page is part of it. */
+    uintptr_t end = a->addr + ((a->nr + 1) << q_page_shift);
+    const char *kind = a->pages != NULL ? "vmap" : "vmalloc";
+
+    if (v->json) {
+        q_view_next(v);
+        q_buf_printf(&v->out,
+                     "{\"start\":\"0x%016lx\",\"end\":\"0x%016lx\",\"size\":%zu,"
+                     "\"pages\":%zu,\"kind\":\"%s\"}",
+                     a->addr, end, end - a->addr, a->nr, kind);
+        return;
+    }
+    q_buf_printf(&v->out, "0x%016lx-0x%016lx %7zu quire_%s pages=%zu %s\n", a->addr, end,
+                 end - a->addr, kind, a->nr, kind);
+}
+
 int q_view_vmallocinfo(struct q_view *v)
 {
     q_buf_printf(&v->out, v->json ? "[" : "");
     q_lock(&q_vm_lock);
     q_veach(mapping_line, v);
     q_unlock(&q_vm_lock);
+    q_area_each(area_line, v);
     q_buf_printf(&v->out, v->json ? "]\n" : "");
     return 0;
 }
