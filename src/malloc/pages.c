@@ -91,7 +91,8 @@ static struct q_page *alloc_order(int node, quire_gfp_t gfp, unsigned order)
         fail(ENXIO);
         return NULL;
     }
-    return end(q_alloc_pages_node(nid, inner_gfp(gfp), order));
+    return end(node == QUIRE_NODE_LOCAL ? q_alloc_pages(inner_gfp(gfp), order)
+                                        : q_alloc_pages_node(nid, inner_gfp(gfp), order));
 }
 
 static void *address_or_null(struct q_page *page)

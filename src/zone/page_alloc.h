@@ -19,10 +19,10 @@ typedef unsigned q_gfp_t;
 #define Q_GFP_THISNODE 4u    /* no other node */
 #define Q_GFP_RECLAIMABLE 8u /* may be dropped on demand */
 
-/* 2^order pages near the CPU we run on; order 0..Q_MAX_ORDER. */
+/* 2^order pages, from the node that the thread's policy says; order 0..Q_MAX_ORDER. */
 struct q_page *q_alloc_pages(q_gfp_t gfp, unsigned order);
 
-/* The same with node nid as the local one. */
+/* The same near node nid, whatever the policy. */
 struct q_page *q_alloc_pages_node(unsigned nid, q_gfp_t gfp, unsigned order);
 
 /* Exactly nr pages (1 .. 2^Q_MAX_ORDER): the tail of the block goes back at once. */
