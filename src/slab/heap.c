@@ -334,7 +334,7 @@ void q_heap_lock_after_fork(void)
 {
     /* Linked heaps may be half linked; those that wait there are lost. */
     if (q_lock_after_fork(&q_heap_lock))
-        free_heaps = NULL;
+        memset(free_heaps, 0, sizeof(free_heaps));
 }
 
 void q_heap_after_fork(void)

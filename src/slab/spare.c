@@ -5,6 +5,8 @@
  * One such heap serves threads that have none. With several nodes there is one
  * for each, for whoever wants an object on a node not its own.
  */
+#include <string.h>
+
 #include "base/msg.h"
 #include "base/opt.h"
 #include "numa/mempolicy.h"
@@ -115,7 +117,10 @@ void q_slub_fork_child(void)
     if (atomic_load_explicit(&ready, memory_order_relaxed) > 0)
         q_shared_fork_child();
     q_heap_lock_after_fork();
-    if (q_lock_after_fork(&spare_lock))
-        spare = NULL; /* lost, with what is free in it */
+    if (q_lock_after_fork(&spare_lock)) {
+        /* Lost, with what is free in them. */
+        spare = NULL;
+        memset(on_node, 0, sizeof(on_node));
+    }
     q_lock_after_fork(&init_lock);
 }
