@@ -18,7 +18,7 @@ static const struct {
     {"huge", "auto|off|on", "auto", "ask the kernel for 2 MiB pages"},
     {"decay_ms", "NUMBER", "500", "how long free memory stays resident, about"},
     {"limit", "SIZE", "0", "bytes the heap may hold, then ENOMEM; 0: no limit"},
-    {"numa", "auto|off", "auto", "keep memory on the node that uses it"},
+    {"numa", "auto|off|interleave", "auto", "keep memory on the node that uses it"},
     {"numa_fake", "NUMBER", "0", "pretend that many nodes; 0: ask the kernel"},
     {"model", "auto|flat|sparse", "auto", "one address window, or sections as they are needed"},
     {"window", "SIZE", "0", "address space to reserve; 0: by the size of memory"},
@@ -35,9 +35,9 @@ static const char help[] =
 
 void options_print(void)
 {
-    printf("%-11s %-17s %-8s %s\n", "OPTION", "VALUES", "DEFAULT", "MEANING");
+    printf("%-11s %-19s %-8s %s\n", "OPTION", "VALUES", "DEFAULT", "MEANING");
     for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
-        printf("%-11s %-17s %-8s %s\n", table[i].name, table[i].values,
+        printf("%-11s %-19s %-8s %s\n", table[i].name, table[i].values,
                *table[i].preset ? table[i].preset : "-", table[i].meaning);
 }
 

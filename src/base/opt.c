@@ -35,7 +35,7 @@ static const struct option table[] = {
     {"huge", CHOICE, &q_opt.huge, 0, {"auto", "off", "on", NULL}},
     {"decay_ms", NUMBER, &q_opt.decay_ms, 3600000, {NULL}},
     {"limit", SIZE, &q_opt.limit, 1ul << 47, {NULL}},
-    {"numa", CHOICE, &q_opt.numa, 0, {"auto", "off", NULL}},
+    {"numa", CHOICE, &q_opt.numa, 0, {"auto", "off", "interleave", NULL}},
     {"numa_fake", NUMBER, &q_opt.numa_fake, Q_MAX_NODES, {NULL}},
     {"model", CHOICE, &q_opt.model, 0, {"auto", "flat", "sparse", NULL}},
     {"window", SIZE, &q_opt.window, 1ul << 46, {NULL}},

@@ -14,7 +14,7 @@
 
 enum q_misuse { Q_MISUSE_ABORT, Q_MISUSE_REPORT };
 enum q_huge { Q_HUGE_AUTO, Q_HUGE_OFF, Q_HUGE_ON };
-enum q_numa { Q_NUMA_AUTO, Q_NUMA_OFF };
+enum q_numa { Q_NUMA_AUTO, Q_NUMA_OFF, Q_NUMA_INTERLEAVE };
 enum q_model { Q_MODEL_AUTO, Q_MODEL_FLAT, Q_MODEL_SPARSE };
 
 struct q_options {

@@ -57,11 +57,12 @@ static enum q_special kind_of(quire_gfp_t gfp)
  * nr pages at a multiple of 2^order, which is enough for them, from the zone
  * that the flags name. NULL: *error says why.
  */
-static struct q_page *get(unsigned nid, quire_gfp_t gfp, unsigned order, size_t nr, int *error)
+static struct q_page *get(struct q_place from, quire_gfp_t gfp, unsigned order, size_t nr,
+                          int *error)
 {
     *error = ENOMEM;
     if ((gfp & ZONE_FLAGS) == 0)
-        return q_alloc_on(nid, inner_gfp(gfp), order, nr);
+        return q_alloc_on(from, inner_gfp(gfp), order, nr);
     return q_special_alloc(kind_of(gfp), order, nr, (gfp & QUIRE_GFP_ZERO) != 0, error);
 }
 
@@ -123,7 +124,8 @@ static struct q_page *alloc_order(int node, quire_gfp_t gfp, unsigned order)
         return NULL;
     }
     int error;
-    struct q_page *page = get(nid, gfp, order, (size_t)1 << order, &error);
+    struct q_place from = node == QUIRE_NODE_LOCAL ? q_place_by_policy() : q_place_on(nid);
+    struct q_page *page = get(from, gfp, order, (size_t)1 << order, &error);
     return end(page, error);
 }
 
@@ -185,7 +187,7 @@ Q_PUBLIC void *quire_alloc_pages_exact(size_t bytes, quire_gfp_t gfp)
 
     if (!has_address(gfp) || !begin(gfp, nr))
         return NULL;
-    struct q_page *page = get(q_this_nid(), gfp, q_ceil_log2(nr), nr, &error);
+    struct q_page *page = get(q_place_by_policy(), gfp, q_ceil_log2(nr), nr, &error);
     return address_or_null(end(page, error));
 }
 
@@ -203,7 +205,7 @@ static struct q_page *alloc_singles(quire_gfp_t gfp, size_t want, size_t *got, i
     struct q_page *page = NULL;
 
     for (size_t nr = q_min(want, BLOCK_MAX); nr > 0 && page == NULL; nr /= 2) {
-        page = get(q_this_nid(), gfp, q_ceil_log2(nr), nr, error);
+        page = get(q_place_by_policy(), gfp, q_ceil_log2(nr), nr, error);
         *got = nr;
     }
     if (page != NULL) {

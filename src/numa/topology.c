@@ -195,7 +195,7 @@ void q_topology_init(void *(*scratch)(size_t bytes))
     char text[1024];
 
     t->nr_cpus = highest("/sys/devices/system/cpu/possible", 63) + 1;
-    if (q_opt.numa == Q_NUMA_AUTO && q_opt.numa_fake == 0 &&
+    if (q_opt.numa != Q_NUMA_OFF && q_opt.numa_fake == 0 &&
         highest("/sys/devices/system/node/online", 0) > 0)
         find_nodes();
     default_distances();
@@ -242,14 +242,22 @@ unsigned q_this_nid(void)
     return q_topology.cpu_nid[q_this_cpu()];
 }
 
-long q_node_bind(void *addr, size_t len, unsigned nid)
+long q_nodes_bind(void *addr, size_t len, unsigned mode, uint64_t nids)
 {
     unsigned long mask[MAX_KERNEL_NODES / 64] = {0};
-    unsigned id = q_topology.kernel_id[nid];
 
     if (!q_topology.bind)
         return 0;
-    mask[id / 64] = 1ul << (id % 64);
-    return q_arch_syscall6(SYS_mbind, (long)addr, (long)len, MPOL_PREFERRED, (long)mask,
-                           MAX_KERNEL_NODES, 0);
+    for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++) {
+        unsigned id = q_topology.kernel_id[nid];
+
+        if ((nids >> nid & 1) != 0)
+            mask[id / 64] |= 1ul << (id % 64);
+    }
+    return q_arch_syscall6(SYS_mbind, (long)addr, (long)len, mode, (long)mask, MAX_KERNEL_NODES, 0);
+}
+
+long q_node_bind(void *addr, size_t len, unsigned nid)
+{
+    return q_nodes_bind(addr, len, MPOL_PREFERRED, 1ull << nid);
 }

@@ -42,4 +42,7 @@ unsigned q_this_nid(void);
  */
 long q_node_bind(void *addr, size_t len, unsigned nid);
 
+/* mbind() with a mode of the kernel's for the nodes in nids. 0 or a negative errno. */
+long q_nodes_bind(void *addr, size_t len, unsigned mode, uint64_t nids);
+
 #endif

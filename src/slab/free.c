@@ -4,7 +4,8 @@
  * The slab's remote word (remote.h) says who owns it:
  *
  *   this thread    push onto the freelist
- *   nobody, full   take the slab: it is ours now, with one free object
+ *   nobody, full   take the slab: it is ours now, with one free object; one of
+ *                  another node becomes shared there instead
  *   nobody, shared push onto the remote word; the last object frees the slab
  *   another heap   collect a batch, then push it onto the remote word
  *
@@ -14,6 +15,7 @@
  * cannot hoard what another could use.
  */
 #include "base/msg.h"
+#include "numa/mempolicy.h"
 #include "slab/slub.h"
 
 #define BATCH_BYTES 4096u
@@ -204,7 +206,7 @@ static enum q_free_result free_busy(struct q_heap *heap, struct q_slab *s, struc
     }
     o->key = q_slab_key(s, k);
     if (heap != NULL && q_remote_owner(w) == 0 && (w & Q_REMOTE_SHARED) == 0 &&
-        adopt(heap, s, w, o, k))
+        q_policy_wants(q_slab_nid(s)) && adopt(heap, s, w, o, k))
         return Q_FREED;
     if (heap != NULL && q_remote_owner(w) != 0)
         add_to_batch(heap, s, o);

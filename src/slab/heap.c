@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/msg.h"
+#include "numa/mempolicy.h"
 #include "slab/slub.h"
 
 /* Thread pointers nearer than this, times the factor of slab.h, are taken for too near. */
@@ -20,7 +21,7 @@ struct q_heap *q_heaps[Q_MAX_HEAPS + 1];
 _Atomic uint32_t q_nr_heaps;
 struct q_lock q_heap_lock;
 
-static struct q_heap *free_heaps; /* heaps of threads that ended */
+static struct q_heap *free_heaps[Q_MAX_NODES]; /* heaps of threads that ended, by home */
 static pthread_key_t exit_key;
 static bool have_key;
 
@@ -76,15 +77,16 @@ void q_heap_refine(struct q_heap *heap, unsigned cls)
     set_tables(heap, cls >= 2 ? q_classes[cls - 2].size + 1 : 0, q_classes[cls - 1].size);
 }
 
-static struct q_heap *make_heap(void)
+static struct q_heap *make_heap(unsigned nid)
 {
     uint32_t id = q_nr_heaps + 1;
 
     if (id > Q_MAX_HEAPS)
         return NULL;
-    struct q_heap *heap = q_meta_alloc(sizeof(*heap));
+    struct q_heap *heap = q_meta_alloc_node(sizeof(*heap), nid);
     if (heap == NULL)
         return NULL;
+    heap->home = (uint8_t)nid;
     heap->id = (uint16_t)id;
     q_heaps[id] = heap;
     /* Release: readers that see the number see the heap. */
@@ -112,13 +114,15 @@ struct q_heap *q_heap_get(void)
     if (gone || !q_slub_init())
         return NULL;
     q_heap_adopt_orphans();
+    unsigned nid = q_this_nid();
     q_lock(&q_heap_lock);
-    heap = free_heaps;
+    heap = free_heaps[nid];
     if (heap != NULL)
-        free_heaps = heap->next_free;
+        free_heaps[nid] = heap->next_free;
     else
-        heap = make_heap();
+        heap = make_heap(nid);
     if (heap != NULL) {
+        heap->nid = (uint8_t)nid;
         heap->tp = q_thread_pointer();
         heap->fast = tp_is_apart(heap->tp);
         set_coarse(heap);
@@ -187,17 +191,18 @@ static void drop_current(struct q_heap *heap, unsigned cls)
 {
     struct q_bin *bin = &heap->bin[cls];
     struct q_slab *s = bin->current;
-    struct q_object *list = heap->chain[cls], *last = list;
 
     if (s == NULL)
         return;
+    /* Taken in one instruction: a signal handler may pop from it. */
+    struct q_object *list = __atomic_exchange_n(&heap->chain[cls], NULL, __ATOMIC_RELAXED);
+    struct q_object *last = list;
     while (last != NULL && last->next != NULL)
         last = last->next;
     if (last != NULL)
         last->next = s->freelist;
     else
         list = s->freelist;
-    heap->chain[cls] = NULL;
     bin->current = NULL;
     s->flags = 0;
     q_heap_drop_slab(heap, s, list, q_chain_length(list));
@@ -219,13 +224,46 @@ static void drop_all(struct q_heap *heap)
     }
 }
 
+/* Give up the slabs that lie where the thread would not be given memory now. */
+static void drop_far(struct q_heap *heap)
+{
+    for (unsigned c = 0; c < Q_NR_CLASSES; c++) {
+        struct q_bin *bin = &heap->bin[c];
+
+        if (bin->current != NULL && !q_policy_wants(q_slab_nid(bin->current)))
+            drop_current(heap, c);
+        for (uint32_t n = bin->partial; n != 0;) {
+            struct q_slab *s = q_slab_at(n);
+
+            n = s->next;
+            if (!q_policy_wants(q_slab_nid(s)))
+                q_heap_drop_slab(heap, s, s->freelist, q_chain_length(s->freelist));
+        }
+    }
+}
+
+void q_heap_follow_now(struct q_heap *heap)
+{
+    heap->away = 0;
+    heap->nid = (uint8_t)q_policy_peek();
+    drop_far(heap);
+}
+
+void q_heap_follow(struct q_heap *heap)
+{
+    if (q_policy_mode() == Q_MPOL_LOCAL && q_this_nid() != heap->nid && ++heap->away > 1)
+        q_heap_follow_now(heap);
+    else if (q_this_nid() == heap->nid)
+        heap->away = 0;
+}
+
 static void recycle(struct q_heap *heap)
 {
     q_lock(&q_heap_lock);
     heap->live = false;
     heap->exited++;
-    heap->next_free = free_heaps;
-    free_heaps = heap;
+    heap->next_free = free_heaps[heap->home];
+    free_heaps[heap->home] = heap;
     q_unlock(&q_heap_lock);
 }
 
@@ -296,7 +334,7 @@ void q_heap_lock_after_fork(void)
 {
     /* Linked heaps may be half linked; those that wait there are lost. */
     if (q_lock_after_fork(&q_heap_lock))
-        free_heaps = NULL;
+        memset(free_heaps, 0, sizeof(free_heaps));
 }
 
 void q_heap_after_fork(void)

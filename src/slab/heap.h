@@ -64,6 +64,9 @@ struct q_heap {
     bool busy;    /* see above */
     bool hooked;  /* the thread's end will be noticed */
     bool orphan;  /* its thread is gone: forked away from; see q_heap_after_fork() */
+    uint8_t home; /* the node that this structure lies on */
+    uint8_t nid;  /* the node that its slabs come from: see q_heap_follow() */
+    uint8_t away; /* looks in a row that found the thread elsewhere */
     uintptr_t tp; /* the owner's thread pointer */
     struct q_heap *next_free;
     uint32_t nr_partial;   /* slabs on all partial lists */
@@ -126,6 +129,18 @@ void q_heap_hook_threads(void);
 void q_heap_after_fork(void);
 void q_heap_lock_after_fork(void); /* before it, with all other locks */
 void q_heap_adopt_orphans(void);
+
+/*
+ * With several nodes, before another slab is wanted: has the thread moved, or
+ * been given another policy? Found elsewhere twice in a row (a thread that
+ * only visits stays where it was), its heap gives up the slabs that lie where
+ * the thread would no longer be given memory; its node's threads find them.
+ * Owner, heap->busy set.
+ */
+void q_heap_follow(struct q_heap *heap);
+
+/* The same at once, for a policy that has just been set. */
+void q_heap_follow_now(struct q_heap *heap);
 
 /* Class cls has grown: let the class below serve its own sizes from now on. */
 void q_heap_refine(struct q_heap *heap, unsigned cls);

@@ -2,7 +2,7 @@
 #include "slab/remote.h"
 
 #include "base/msg.h"
-#include "numa/topology.h"
+#include "numa/mempolicy.h"
 #include "zone/page_alloc.h"
 
 static struct q_shared_list *shared; /* [node][class] */
@@ -10,11 +10,6 @@ static struct q_shared_list *shared; /* [node][class] */
 static struct q_shared_list *list_of(unsigned nid, unsigned cls)
 {
     return &shared[nid * Q_NR_CLASSES + cls];
-}
-
-static unsigned slab_nid(const struct q_slab *s)
-{
-    return q_pfn_zone(q_slab_pfn(s))->nid;
 }
 
 bool q_shared_init(void)
@@ -74,7 +69,7 @@ static void relink_all(void)
         struct q_slab *s = q_slab_at((uint32_t)(pfn >> q_slab_order()) + 1);
         uint64_t w = atomic_load_explicit(&s->remote, memory_order_relaxed);
         if (q_slab_page(s)->type == Q_PAGE_SLAB && (w & Q_REMOTE_SHARED) != 0)
-            link_shared(list_of(slab_nid(s), s->cls), s);
+            link_shared(list_of(q_slab_nid(s), s->cls), s);
     }
 }
 
@@ -112,7 +107,7 @@ static bool put_full(struct q_slab *s)
 
 void q_shared_put(struct q_slab *s, struct q_object *list, uint32_t nr)
 {
-    struct q_shared_list *l = list_of(slab_nid(s), s->cls);
+    struct q_shared_list *l = list_of(q_slab_nid(s), s->cls);
     struct q_object *last = last_of(list);
     uint64_t w, now;
 
@@ -146,7 +141,7 @@ void q_shared_put(struct q_slab *s, struct q_object *list, uint32_t nr)
 bool q_shared_add(struct q_slab *s, struct q_object *head, struct q_object *tail, uint32_t nr)
 {
     unsigned cls = s->cls; /* stable: the caller's objects keep the slab in being */
-    struct q_shared_list *l = list_of(slab_nid(s), cls);
+    struct q_shared_list *l = list_of(q_slab_nid(s), cls);
     bool done = false, empty = false;
 
     q_lock(&l->lock);
@@ -201,7 +196,7 @@ static struct q_slab *take_from(struct q_shared_list *l, uint16_t owner)
 void q_shared_reap(struct q_slab *s)
 {
     unsigned cls = __atomic_load_n(&s->cls, __ATOMIC_RELAXED);
-    struct q_shared_list *l = list_of(slab_nid(s), cls);
+    struct q_shared_list *l = list_of(q_slab_nid(s), cls);
     bool empty = false;
 
     /* Meanwhile the slab may have been taken, destroyed and made anew, even for another class. */
@@ -221,10 +216,14 @@ void q_shared_reap(struct q_slab *s)
 
 struct q_slab *q_shared_take(unsigned cls, uint16_t owner, bool any_node)
 {
-    struct q_slab *s = take_from(list_of(q_this_nid(), cls), owner);
+    struct q_slab *s = take_from(list_of(q_policy_peek(), cls), owner);
 
+    if (s != NULL)
+        q_policy_nid(); /* that was its turn */
+    uint64_t allowed = q_policy_allowed();
     for (unsigned nid = 0; any_node && s == NULL && nid < q_topology.nr_nodes; nid++)
-        s = take_from(list_of(nid, cls), owner);
+        if ((allowed >> nid & 1) != 0)
+            s = take_from(list_of(nid, cls), owner);
     return s;
 }
 

@@ -94,9 +94,9 @@ void q_shared_put(struct q_slab *s, struct q_object *list, uint32_t nr);
 bool q_shared_add(struct q_slab *s, struct q_object *head, struct q_object *tail, uint32_t nr);
 
 /*
- * Take a slab of this class for heap `owner` from the local node's list, or
- * from any node's where memory is short. Its free objects
- * are on its freelist, used is set, nothing is armed. NULL: none.
+ * Take a slab of this class for heap `owner` from the list of the node that
+ * the thread's policy names next, or from that of any node it allows where
+ * memory is short. Its free objects are on its freelist, used is set, nothing is armed. NULL: none.
  */
 struct q_slab *q_shared_take(unsigned cls, uint16_t owner, bool any_node);
 

@@ -120,6 +120,12 @@ Q_INLINE struct q_page *q_slab_page(const struct q_slab *s)
     return q_pfn_to_page(q_slab_pfn(s));
 }
 
+/* The node whose memory the slab was set up on. */
+Q_INLINE unsigned q_slab_nid(const struct q_slab *s)
+{
+    return q_pfn_zone(q_slab_pfn(s))->nid;
+}
+
 Q_INLINE const struct q_class *q_slab_class(const struct q_slab *s)
 {
     return &q_classes[s->cls];

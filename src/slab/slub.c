@@ -15,6 +15,7 @@
 
 #include "base/msg.h"
 #include "base/opt.h"
+#include "numa/topology.h"
 #include "slab/refill.h"
 #include "zone/page_alloc.h"
 #include "zone/reclaim.h"
@@ -201,6 +202,8 @@ static bool refill(struct q_heap *heap, unsigned cls)
                 bin->current = NULL;
         }
         reap_told(heap);
+        if (q_unlikely(q_topology.cpu_nid != NULL) && heap == q_heap)
+            q_heap_follow(heap);
         s = next_slab(heap, cls);
         if (s == NULL)
             return false;

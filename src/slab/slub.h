@@ -50,6 +50,9 @@ void q_slub_countdown(struct q_slab *s);
 /* Inside the layer: an object for a thread without a heap, under the spare heap's lock. */
 void *q_spare_alloc(unsigned cls);
 
+/* An object of class cls on node nid, by way of a lock. Not inside the layer. */
+void *q_node_alloc(unsigned nid, unsigned cls);
+
 /* Inside the layer, heap->busy set: pop an object, refilling the chain if need be; NULL: no memory. */
 void *q_heap_take(struct q_heap *heap, unsigned cls);
 

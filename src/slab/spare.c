@@ -1,14 +1,21 @@
 /*
- * spare.c - setting the allocator up, the heap of threads that have none, and
- * this layer's locks across fork().
+ * spare.c - setting the allocator up, heaps that belong to no thread, and this
+ * layer's locks across fork().
+ *
+ * One such heap serves threads that have none. With several nodes there is one
+ * for each, for whoever wants an object on a node not its own.
  */
+#include <string.h>
+
 #include "base/msg.h"
 #include "base/opt.h"
+#include "numa/mempolicy.h"
 #include "slab/slub.h"
 
 static struct q_lock init_lock, spare_lock;
 static struct q_heap *spare; /* serves whoever has no heap */
-static _Atomic int ready;    /* 1 once everything is set up */
+static struct q_heap *on_node[Q_MAX_NODES];
+static _Atomic int ready; /* 1 once everything is set up */
 
 bool q_slub_init(void)
 {
@@ -35,11 +42,11 @@ bool q_slub_init(void)
     return state > 0;
 }
 
-/* The heap for callers without one; spare_lock held. */
-static struct q_heap *spare_heap(void)
+/* The heap that *heap points to, made if need be; spare_lock held. */
+static struct q_heap *made(struct q_heap **at, unsigned nid)
 {
-    if (spare == NULL) {
-        struct q_heap *heap = q_meta_alloc(sizeof(*heap));
+    if (*at == NULL) {
+        struct q_heap *heap = q_meta_alloc_node(sizeof(*heap), nid);
 
         if (heap == NULL)
             return NULL;
@@ -49,26 +56,41 @@ static struct q_heap *spare_heap(void)
             heap->id = (uint16_t)id;
             heap->live = heap->hooked = true; /* lives for ever, and belongs to no thread */
             heap->tp = 0;
+            heap->home = heap->nid = (uint8_t)nid;
             q_heaps[id] = heap;
             atomic_store_explicit(&q_nr_heaps, id, memory_order_release);
-            spare = heap;
+            *at = heap;
         }
         q_unlock(&q_heap_lock);
     }
-    return spare;
+    return *at;
 }
 
-void *q_spare_alloc(unsigned cls)
+static void *alloc_from(struct q_heap **at, unsigned nid, unsigned cls)
 {
     void *p = NULL;
 
     if (!q_slub_init())
         return NULL;
     q_lock(&spare_lock);
-    struct q_heap *heap = spare_heap();
+    struct q_heap *heap = made(at, nid);
     if (heap != NULL)
         p = q_heap_take(heap, cls);
     q_unlock(&spare_lock);
+    return p;
+}
+
+void *q_spare_alloc(unsigned cls)
+{
+    return alloc_from(&spare, 0, cls);
+}
+
+void *q_node_alloc(unsigned nid, unsigned cls)
+{
+    struct q_mempolicy old = q_mempolicy_swap(q_mempolicy_of_nid(nid));
+    void *p = alloc_from(&on_node[nid], nid, cls);
+
+    q_mempolicy_swap(old);
     return p;
 }
 
@@ -95,7 +117,10 @@ void q_slub_fork_child(void)
     if (atomic_load_explicit(&ready, memory_order_relaxed) > 0)
         q_shared_fork_child();
     q_heap_lock_after_fork();
-    if (q_lock_after_fork(&spare_lock))
-        spare = NULL; /* lost, with what is free in it */
+    if (q_lock_after_fork(&spare_lock)) {
+        /* Lost, with what is free in them. */
+        spare = NULL;
+        memset(on_node, 0, sizeof(on_node));
+    }
     q_lock_after_fork(&init_lock);
 }

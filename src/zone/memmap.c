@@ -10,7 +10,6 @@
 #include "numa/topology.h"
 
 #define GUARD ((size_t)1 << 16) /* one page of any size */
-#define META_CHUNK ((size_t)1 << 18)
 #define WINDOW_MIN ((size_t)1 << 30)
 #define WINDOW_MAX ((size_t)1 << 43)
 #define GROW_MAX ((size_t)1 << 30)
@@ -26,40 +25,6 @@ static struct {
 } no_slab __attribute__((aligned(Q_CACHELINE)));
 
 struct q_lookup q_lookup = {.slabs = (char *)&no_slab, .mask = 0};
-
-static struct {
-    char *at;
-    size_t left;
-} meta;
-
-void *q_meta_alloc(size_t bytes)
-{
-    void *p = NULL;
-
-    bytes = q_align_up(bytes, 2 * Q_CACHELINE);
-    q_lock(&q_mem_lock);
-    if (bytes > meta.left) {
-        size_t chunk = q_align_up(bytes, META_CHUNK);
-        char *fresh = q_mmap(NULL, chunk, PROT_READ | PROT_WRITE, MAP_NORESERVE);
-
-        if (fresh != NULL) {
-            /* A neighbour of the last chunk continues it. */
-            if (meta.at == NULL || fresh != meta.at + meta.left) {
-                meta.at = fresh;
-                meta.left = 0;
-            }
-            meta.left += chunk;
-        }
-    }
-    if (bytes <= meta.left) {
-        p = meta.at;
-        meta.at += bytes;
-        meta.left -= bytes;
-        atomic_fetch_add_explicit(&q_mem.meta_bytes, bytes, memory_order_relaxed);
-    }
-    q_unlock(&q_mem_lock);
-    return p;
-}
 
 char *q_reserve(size_t size, size_t align)
 {
@@ -198,7 +163,7 @@ static void build_zonelists(struct q_node *node)
 static bool init_nodes(void)
 {
     for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++) {
-        struct q_node *node = q_meta_alloc(sizeof(*node));
+        struct q_node *node = q_meta_alloc_node(sizeof(*node), nid);
 
         if (node == NULL)
             return false;
@@ -208,7 +173,8 @@ static bool init_nodes(void)
         node->node_mem_map = q_mem.mem_map + node->node_start_pfn;
         for (unsigned type = 0; type < Q_NR_ZONES; type++) {
             init_zone(&node->zones[type], nid, type);
-            node->zones[type].pcp = q_meta_alloc(q_topology.nr_cpus * sizeof(struct q_pcp));
+            node->zones[type].pcp =
+                q_meta_alloc_node(q_topology.nr_cpus * sizeof(struct q_pcp), nid);
             if (node->zones[type].pcp == NULL)
                 return false;
         }

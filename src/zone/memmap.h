@@ -81,6 +81,9 @@ char *q_reserve(size_t size, size_t align);
 /* Permanent memory for structures, zeroed, aligned to 128 bytes; NULL where there is none. */
 void *q_meta_alloc(size_t bytes);
 
+/* The same on node nid. */
+void *q_meta_alloc_node(size_t bytes, unsigned nid);
+
 /* The sparse half of q_virt_to_pfn(). */
 size_t q_section_pfn(uintptr_t addr);
 

@@ -25,6 +25,8 @@
 #ifndef Q_ZONE_MMZONE_H
 #define Q_ZONE_MMZONE_H
 
+#include <stdatomic.h>
+
 #include "base/lock.h"
 #include "buddy/buddy.h"
 
@@ -90,9 +92,24 @@ struct q_zone {
     struct q_pcp *pcp; /* [q_topology.nr_cpus] */
 } __attribute__((aligned(2 * Q_CACHELINE)));
 
+/*
+ * Blocks handed out, by what the kernel's numastat distinguishes; this node is
+ * the one that the block came from, but in FOREIGN.
+ */
+enum q_numa_stat {
+    Q_STAT_HIT_LOCAL,  /* wanted here, by a thread of this node */
+    Q_STAT_HIT_OTHER,  /* wanted here, by a thread of another node */
+    Q_STAT_MISS_LOCAL, /* wanted elsewhere, by a thread of this node */
+    Q_STAT_MISS_OTHER,
+    Q_STAT_FOREIGN,    /* wanted here, came from another node */
+    Q_STAT_INTERLEAVE, /* of the hits: those of an interleaving policy */
+    Q_NR_NUMA_STATS,
+};
+
 /* A node's memory: the kernel's pglist_data. */
 struct q_node {
     unsigned nid;
+    _Atomic size_t numa[Q_NR_NUMA_STATS];
     struct q_page *node_mem_map;
     size_t node_start_pfn, node_spanned_pages;
     struct q_zone zones[Q_NR_ZONES];

@@ -204,8 +204,9 @@ bool q_last_resort(void)
 }
 
 /* Walk the zonelist of a node once; on success the run's head is filled in. */
-static struct q_page *try_on(unsigned nid, q_gfp_t gfp, unsigned order, size_t nr)
+static struct q_page *try_on(const struct q_place *want, q_gfp_t gfp, unsigned order, size_t nr)
 {
+    unsigned nid = want->nid;
     size_t written = 0;
 
     if (heap_is_small(nid))
@@ -220,6 +221,8 @@ static struct q_page *try_on(unsigned nid, q_gfp_t gfp, unsigned order, size_t n
 
         if ((gfp & Q_GFP_THISNODE) != 0 && zone->nid != nid)
             break;
+        if (!q_place_allows(want, zone))
+            continue;
         q_lock(&zone->lock);
         struct q_page *page = q_zone_take(zone, order, nr, mobility_of(gfp), &written);
         if (page != NULL) {
@@ -231,6 +234,7 @@ static struct q_page *try_on(unsigned nid, q_gfp_t gfp, unsigned order, size_t n
         q_zone_tick(zone);
         q_unlock(&zone->lock);
         if (page != NULL) {
+            q_place_count(want, zone->nid);
             if ((gfp & Q_GFP_ZERO) != 0)
                 memset(q_page_address(page), 0, written << q_page_shift);
             return page;
@@ -240,30 +244,31 @@ static struct q_page *try_on(unsigned nid, q_gfp_t gfp, unsigned order, size_t n
     return NULL;
 }
 
-struct q_page *q_alloc_on(unsigned nid, q_gfp_t gfp, unsigned order, size_t nr)
+struct q_page *q_alloc_on(struct q_place want, q_gfp_t gfp, unsigned order, size_t nr)
 {
-    struct q_page *page = try_on(nid, gfp, order, nr);
+    struct q_page *page = try_on(&want, gfp, order, nr);
 
-    return page == NULL && q_last_resort() ? try_on(nid, gfp, order, nr) : page;
+    return page == NULL && q_last_resort() ? try_on(&want, gfp, order, nr) : page;
 }
 
 struct q_page *q_alloc_pages_node(unsigned nid, q_gfp_t gfp, unsigned order)
 {
     if (order > Q_MAX_ORDER || nid >= q_topology.nr_nodes)
         return NULL;
-    return q_alloc_on(nid, gfp, order, (size_t)1 << order);
+    return q_alloc_on(q_place_on(nid), gfp, order, (size_t)1 << order);
 }
 
 struct q_page *q_alloc_pages(q_gfp_t gfp, unsigned order)
 {
-    return q_alloc_pages_node(q_this_nid(), gfp, order);
+    return order <= Q_MAX_ORDER ? q_alloc_on(q_place_by_policy(), gfp, order, (size_t)1 << order)
+                                : NULL;
 }
 
 struct q_page *q_alloc_run_aligned(q_gfp_t gfp, size_t nr, unsigned order)
 {
     if (nr == 0 || nr > (size_t)1 << Q_MAX_ORDER || order > Q_MAX_ORDER)
         return NULL;
-    return q_alloc_on(q_this_nid(), gfp, (unsigned)q_max(q_ceil_log2(nr), order), nr);
+    return q_alloc_on(q_place_by_policy(), gfp, (unsigned)q_max(q_ceil_log2(nr), order), nr);
 }
 
 struct q_page *q_alloc_run(q_gfp_t gfp, size_t nr)
@@ -352,16 +357,20 @@ bool q_grow_run(struct q_page *page, size_t nr)
     return ok;
 }
 
-static struct q_page *try_slab(unsigned want, unsigned *written)
+static struct q_page *try_slab(const struct q_place *from, unsigned want, unsigned *written)
 {
-    unsigned nid = q_this_nid(), order = q_slab_order();
+    unsigned order = q_slab_order();
 
     if (!q_charge((size_t)1 << order))
         return NULL;
-    for (struct q_zone **list = q_nodes[nid]->zonelist[Q_ZONE_NORMAL]; *list != NULL; list++) {
-        struct q_page *page = q_pcp_alloc(*list, order, want, written);
+    for (struct q_zone **list = q_nodes[from->nid]->zonelist[Q_ZONE_NORMAL]; *list != NULL;
+         list++) {
+        struct q_page *page = NULL;
 
+        if (q_place_allows(from, *list))
+            page = q_pcp_alloc(*list, order, want, written);
         if (page != NULL) {
+            q_place_count(from, (*list)->nid);
             page->nr = 1u << order;
             /* Release: the type is what makes other threads look at the slab's descriptor. */
             __atomic_store_n(&page->type, Q_PAGE_SLAB, __ATOMIC_RELEASE);
@@ -374,9 +383,10 @@ static struct q_page *try_slab(unsigned want, unsigned *written)
 
 struct q_page *q_alloc_slab_pages(unsigned want, unsigned *written)
 {
-    struct q_page *page = try_slab(want, written);
+    struct q_place from = q_place_by_policy();
+    struct q_page *page = try_slab(&from, want, written);
 
-    return page == NULL && q_last_resort() ? try_slab(want, written) : page;
+    return page == NULL && q_last_resort() ? try_slab(&from, want, written) : page;
 }
 
 void q_free_slab_pages(struct q_page *page, unsigned written)

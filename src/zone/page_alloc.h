@@ -10,7 +10,7 @@
 #ifndef Q_ZONE_PAGE_ALLOC_H
 #define Q_ZONE_PAGE_ALLOC_H
 
-#include "zone/memmap.h"
+#include "zone/place.h"
 
 typedef unsigned q_gfp_t;
 #define Q_GFP_KERNEL 0u      /* NORMAL first */
@@ -19,14 +19,14 @@ typedef unsigned q_gfp_t;
 #define Q_GFP_THISNODE 4u    /* no other node */
 #define Q_GFP_RECLAIMABLE 8u /* may be dropped on demand */
 
-/* 2^order pages near the CPU we run on; order 0..Q_MAX_ORDER. */
+/* 2^order pages, from the node that the thread's policy says; order 0..Q_MAX_ORDER. */
 struct q_page *q_alloc_pages(q_gfp_t gfp, unsigned order);
 
-/* The same with node nid as the local one. */
+/* The same near node nid, whatever the policy. */
 struct q_page *q_alloc_pages_node(unsigned nid, q_gfp_t gfp, unsigned order);
 
 /* The same, cut to nr pages, at least 1. */
-struct q_page *q_alloc_on(unsigned nid, q_gfp_t gfp, unsigned order, size_t nr);
+struct q_page *q_alloc_on(struct q_place want, q_gfp_t gfp, unsigned order, size_t nr);
 
 /* Exactly nr pages (1 .. 2^Q_MAX_ORDER): the tail of the block goes back at once. */
 struct q_page *q_alloc_run(q_gfp_t gfp, size_t nr);
