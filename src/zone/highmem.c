@@ -79,7 +79,7 @@ static int grow_file(struct q_special_zone *zone, struct q_section *s)
     struct q_section *file = &zone->file;
     int error = 0;
 
-    if (file->fd < 0)
+    if (file->inode == 0)
         error = open_file(file, q_arch_syscall6(SYS_memfd_create, (long)"quire-highmem",
                                                 MFD_CLOEXEC, 0, 0, 0, 0));
     else if (!q_file_is_ours(file))

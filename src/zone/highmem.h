@@ -68,7 +68,7 @@ void q_kmap_forget(struct q_page *page, size_t nr);
 
 /* A thread's stack of windows. Its owner alone touches it. */
 struct q_local {
-    char *base; /* window i at base + i * 2 pages */
+    char *base;    /* window i at base + i * 2 pages */
     uint64_t life; /* of the heap's owners, which one this is */
     unsigned depth;
     struct q_page *page[Q_NR_LOCAL]; /* below depth: in use; above: what was last there */

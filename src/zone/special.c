@@ -15,10 +15,7 @@
 #define HASH_SIZE 8192u
 #define HASH_MAX (HASH_SIZE / 2)
 
-struct q_special_zone q_special_zones[Q_NR_SPECIAL] = {
-    [Q_SPECIAL_HIGHMEM] = {.file = {.fd = -1}},
-    [Q_SPECIAL_SECRET] = {.file = {.fd = -1}},
-};
+struct q_special_zone q_special_zones[Q_NR_SPECIAL];
 
 const struct q_special_ops *const q_special_ops[Q_NR_SPECIAL] = {
     [Q_SPECIAL_DMA32] = &q_dma32_ops,
@@ -433,7 +430,7 @@ static void leave_file(struct q_special_zone *zone)
     zone->present_pages -= q_min(zone->present_pages, zone->buddy.nr_free_pages);
     zone->buddy = (struct q_buddy){0};
     zone->nr_written = 0;
-    zone->file = (struct q_section){.fd = -1};
+    zone->file = (struct q_section){.inode = 0};
 }
 
 void q_special_fork_child(void)

@@ -59,7 +59,7 @@ struct q_special_zone {
     struct q_buddy buddy;
     size_t present_pages, nr_written, nr_alloc, nr_free_calls, nr_given_back;
     uintptr_t cursor;      /* DMA32: where the last section was found */
-    struct q_section file; /* HIGHMEM: fd, dev and inode of the file, offset: its length */
+    struct q_section file; /* HIGHMEM: the file, offset: its length; inode 0: none yet */
 };
 
 /* What a zone does its own way. Errors are negative errnos. */
