@@ -13,6 +13,7 @@
 #include "slab/cache.h"
 
 #include "base/msg.h"
+#include "numa/mempolicy.h"
 #include "numa/topology.h"
 #include "zone/page_alloc.h"
 
@@ -24,7 +25,7 @@ static size_t bitmap_words(const struct q_cache *c)
     return (c->objs + 63) / 64;
 }
 
-static struct q_cache_slab *create_slab(struct q_cache *c, unsigned nid)
+static struct q_cache_slab *create_slab(struct q_cache *c)
 {
     size_t states = q_align_up(c->objs + 1, sizeof(uint64_t));
     struct q_cache_slab *s =
@@ -32,7 +33,7 @@ static struct q_cache_slab *create_slab(struct q_cache *c, unsigned nid)
 
     if (s == NULL)
         return NULL;
-    s->page = q_alloc_pages_node(nid, Q_GFP_KERNEL, c->order);
+    s->page = q_alloc_pages(Q_GFP_KERNEL, c->order);
     if (s->page == NULL) {
         q_inner_free(s);
         return NULL;
@@ -151,11 +152,10 @@ static uint32_t take_on(struct q_cache_node *node, struct q_mag_entry *e, uint32
     return got;
 }
 
-/* A new slab, wherever there is memory for it. */
-static uint32_t take_new(struct q_cache *c, unsigned nid, struct q_mag_entry *e, uint32_t n,
-                         uint64_t *fresh)
+/* A new slab, wherever the policy and memory allow. */
+static uint32_t take_new(struct q_cache *c, struct q_mag_entry *e, uint32_t n, uint64_t *fresh)
 {
-    struct q_cache_slab *s = create_slab(c, nid);
+    struct q_cache_slab *s = create_slab(c);
 
     if (s == NULL)
         return 0;
@@ -169,11 +169,10 @@ static uint32_t take_new(struct q_cache *c, unsigned nid, struct q_mag_entry *e,
 
 uint32_t q_cache_take(struct q_cache *c, struct q_mag_entry *e, uint32_t n, uint64_t *fresh)
 {
-    unsigned here = q_this_nid();
-    uint32_t got = take_on(&c->node[here], e, n, fresh);
+    uint32_t got = take_on(&c->node[q_policy_peek()], e, n, fresh);
 
     if (got == 0)
-        got = take_new(c, here, e, n, fresh);
+        got = take_new(c, e, n, fresh);
     /* No memory: what other nodes have is better than nothing. */
     for (unsigned nid = 0; got == 0 && nid < q_topology.nr_nodes; nid++)
         got = take_on(&c->node[nid], e, n, fresh);

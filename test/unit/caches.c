@@ -1,4 +1,5 @@
 /* caches.c - object caches inside: slabs, lists, states and counters against what the test knows. */
+#include <pthread.h>
 #include <string.h>
 
 #include "core.h"
@@ -163,6 +164,46 @@ Test(caches, random_discontiguous, .timeout = 120)
 Test(caches, random_sparse, .timeout = 120)
 {
     all_sizes(CORE_SPARSE);
+}
+
+/* Takes a node's lock and is never seen again, in the middle of a change. */
+static void *vanish(void *node)
+{
+    struct q_cache_node *n = node;
+
+    q_lock(&n->lock);
+    n->partial.next = n->full.prev = &n->empty;
+    n->nr_out += 7;
+    n->nr_slabs = 0;
+    return NULL;
+}
+
+/* What the child of a fork makes of it: lists, bits and counters from the states. */
+Test(caches, salvaged_after_fork, .timeout = 120)
+{
+    static void *p[3000];
+    pthread_t t;
+
+    core_start_slabs(CORE_FLAT);
+    struct q_cache *c = make(100, 1, 0), *other = make(100, 1, 0);
+    struct q_leaks leaks;
+    void *foreign = get(other);
+    for (int i = 0; i < 3000; i++)
+        p[i] = get(c);
+    for (int i = 0; i < 3000; i += 2)
+        must_eq(put(c, p[i]), Q_CACHE_OK);
+    must(pthread_create(&t, NULL, vanish, &c->node[0]) == 0);
+    pthread_join(t, NULL);
+    q_cache_fork_child();
+    check_cache(c, 1500);
+    for (int i = 0; i < 3000; i += 2)
+        p[i] = get(c);
+    check_cache(c, 3000);
+    for (int i = 0; i < 3000; i++)
+        must_eq(put(c, p[i]), Q_CACHE_OK);
+    must_eq(put(other, foreign), Q_CACHE_OK);
+    must(q_cache_destroy(c, &leaks) && q_cache_destroy(other, &leaks));
+    core_check();
 }
 
 /* For every stride: the multiplication knows each boundary, and nothing but boundaries. */
