@@ -11,6 +11,8 @@
  *     objects-SIZE        a thousand popped, then freed in the same order
  *     cache-SIZE          an object of a named cache and back: the fast paths
  *     caches-SIZE         a thousand taken, then freed in the same order: mostly the slow ones
+ *     low-ORDER           one block of zone DMA32, written and back
+ *     locked-ORDER        one block of zone DMA: locked, unlocked, given back to the kernel
  *     mapping-MIB         a block with a mapping of its own, out of the cache and back
  */
 #include "shim.h"
@@ -24,6 +26,7 @@
 #include "slab/slab.h"
 #include "slab/slub.h"
 #include "zone/page_alloc.h"
+#include "zone/special.h"
 #include "zone/vmalloc.h"
 
 /* blocks at once: more than a per-CPU list keeps */
@@ -104,6 +107,31 @@ static void run(struct shim *shim, size_t nr)
             check(page != NULL, "no pages");
             q_free_run(page);
         }
+}
+
+static void special(struct shim *shim, enum q_special kind, size_t order)
+{
+    int error;
+
+    for (size_t n; (n = shim_next(shim));)
+        while (n--) {
+            struct q_page *page =
+                q_special_alloc(kind, (unsigned)order, (size_t)1 << order, false, &error);
+
+            check(page != NULL, "no pages of this zone");
+            *(volatile char *)q_special_address(page) = 1;
+            q_special_free(page);
+        }
+}
+
+static void low(struct shim *shim, size_t order)
+{
+    special(shim, Q_SPECIAL_DMA32, order);
+}
+
+static void locked(struct shim *shim, size_t order)
+{
+    special(shim, Q_SPECIAL_DMA, order);
 }
 
 static void *take(size_t size)
@@ -229,7 +257,7 @@ static void each(const char *habit, shim_function *function, const size_t *argum
 int main(int argc, char **argv)
 {
     static const size_t orders[] = {0, 1, 2, 3, 4, 6, 9, 0};
-    static const size_t low[] = {0, 2, 4, 0};
+    static const size_t few[] = {0, 2, 4, 0};
     static const size_t pages[] = {9, 33, 300, 0};
     static const size_t sizes[] = {16, 64, 1024, 16384, 0};
     static const size_t mib[] = {8, 64, 0};
@@ -238,8 +266,10 @@ int main(int argc, char **argv)
     shim_register("slab-pages-1", slab_pages, 1, 1, 0);
     shim_register("slab-pages-256", slab_pages, DEEP, DEEP, 0);
     each("pages", pages_pair, orders, 1);
-    each("pages-deep", pages_deep, low, DEEP);
-    each("pages-zero", pages_zero, low, 1);
+    each("pages-deep", pages_deep, few, DEEP);
+    each("pages-zero", pages_zero, few, 1);
+    each("low", low, few, 1);
+    each("locked", locked, few, 1);
     each("run", run, pages, 1);
     each("object", object, sizes, 1);
     each("objects", objects, sizes, OBJECTS);

@@ -137,7 +137,8 @@ int q_undo_collect(struct q_undo *u)
         return ENOMEM;
     u->nr_heaps = q_nr_heaps;
     u->nr_threads = count_threads();
-    u->pages_in_use = atomic_load_explicit(&q_pages_in_use, memory_order_relaxed);
+    u->pages_in_use = atomic_load_explicit(&q_pages_in_use, memory_order_relaxed) -
+                      atomic_load_explicit(&q_pages_outside, memory_order_relaxed);
     u->pages_carved = atomic_load_explicit(&q_pages_carved, memory_order_relaxed);
     u->copy_bytes = each_piece(u, NULL);
     u->room = 2 * (u->guarded.bytes >> q_page_shift);
@@ -229,7 +230,8 @@ void q_undo_put_back(struct q_undo *u)
     each_zone(online, true);
     put_blocks_back(u);
     /* Relaxed: no other thread allocates. */
-    atomic_store_explicit(&q_pages_in_use, u->pages_in_use, memory_order_relaxed);
+    size_t outside = atomic_load_explicit(&q_pages_outside, memory_order_relaxed);
+    atomic_store_explicit(&q_pages_in_use, u->pages_in_use + outside, memory_order_relaxed);
     atomic_store_explicit(&q_pages_carved, u->pages_carved, memory_order_relaxed);
     u->restores++;
 }

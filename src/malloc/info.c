@@ -16,6 +16,7 @@
 #include "slab/cache.h"
 #include "stat/stat.h"
 #include "zone/reclaim.h"
+#include "zone/special.h"
 #include "zone/vmalloc.h"
 
 Q_PUBLIC size_t quire_trim(size_t keep)
@@ -25,7 +26,8 @@ Q_PUBLIC size_t quire_trim(size_t keep)
     q_enter();
     q_slub_trim();
     q_caches_shrink();
-    size_t given = (q_reclaim_all(keep >> q_page_shift) << q_page_shift) + q_vtrim(true);
+    size_t given = q_reclaim_all(keep >> q_page_shift) + q_special_trim();
+    given = (given << q_page_shift) + q_vtrim(true);
     q_leave();
     return given;
 }

@@ -37,20 +37,20 @@ static void describe_in_slab(struct q_buf *b, struct q_slab *s, const char *p)
                      (const void *)object, off % size);
 }
 
-/* Walk back to the head of the block that holds the page. */
+/* Walk back to the head of the block that holds the page; see q_page_head(). */
 static const struct q_page *block_head(const struct q_page *page)
 {
-    size_t pfn = q_page_to_pfn(page), first = q_align_down(pfn, (size_t)1 << Q_MAX_ORDER);
+    uintptr_t first = q_align_down((uintptr_t)page, sizeof(*page) << Q_MAX_ORDER);
 
-    for (; pfn > first && q_pfn_to_page(pfn)->type == Q_PAGE_NONE; pfn--)
-        ;
-    return q_pfn_to_page(pfn);
+    while ((uintptr_t)page > first && page->type == Q_PAGE_NONE)
+        page--;
+    return page;
 }
 
 static void describe_pages(struct q_buf *b, const struct q_page *page, const char *p)
 {
     const struct q_page *head = block_head(page);
-    const char *start = q_page_address(head);
+    const char *start = q_any_address(head);
     size_t size = (size_t)head->nr << q_page_shift, off = (size_t)(p - start);
 
     if (head->type == Q_PAGE_RUN && off < size && q_page_is_owned(head))
@@ -70,7 +70,7 @@ static void describe_pages(struct q_buf *b, const struct q_page *page, const cha
 static void describe(struct q_buf *b, const void *p)
 {
     struct q_slab *s = q_slab_of(p);
-    struct q_page *page = q_virt_to_page(p);
+    struct q_page *page = q_any_page(p);
     void *start;
     size_t size;
 
@@ -130,20 +130,20 @@ static void describe_page(struct q_buf *b, const struct q_page *page)
         q_describe_owned(b, q_page_address(page));
     else if (!q_page_is_counted(head))
         q_buf_printf(b, "belongs to malloc (a block of %u pages at %p)", head->nr,
-                     q_page_address(head));
+                     q_any_address(head));
     else if (q_page_count(head) == 0)
         q_buf_printf(b, "already free (being freed right now)");
     else if (q_page_count(head) == Q_PAGE_COUNT_MAX)
         q_buf_printf(b, "has as many references as can be counted");
     else
         q_buf_printf(b, "is page %zu of a live block of %u pages at %p", at, head->nr,
-                     q_page_address(head));
+                     q_any_address(head));
 }
 
 static void name_page(struct q_buf *b, const char *caller, const struct q_page *page)
 {
-    q_buf_printf(b, "%s(%p, frame %zu at %p): ", caller, (const void *)page, q_page_to_pfn(page),
-                 q_page_address(page));
+    q_buf_printf(b, "%s(%p, frame %zu at %p): ", caller, (const void *)page, q_any_pfn(page),
+                 q_any_address(page));
 }
 
 void q_misuse_page(const char *caller, const struct q_page *page)

@@ -16,7 +16,9 @@
 #include "numa/topology.h"
 #include "zone/page_alloc.h"
 
-#define ALL_FLAGS (QUIRE_GFP_ZERO | QUIRE_GFP_MOVABLE | QUIRE_GFP_RECLAIMABLE | QUIRE_GFP_THISNODE)
+#define ZONE_FLAGS (QUIRE_GFP_DMA32 | QUIRE_GFP_DMA)
+#define MOVE_FLAGS (QUIRE_GFP_MOVABLE | QUIRE_GFP_RECLAIMABLE | QUIRE_GFP_THISNODE)
+#define ALL_FLAGS (QUIRE_GFP_ZERO | MOVE_FLAGS | ZONE_FLAGS)
 #define BLOCK_MAX ((size_t)1 << Q_MAX_ORDER)
 
 _Static_assert(QUIRE_MAX_ORDER == Q_MAX_ORDER, "the same");
@@ -34,10 +36,33 @@ static q_gfp_t inner_gfp(quire_gfp_t gfp)
            (gfp & QUIRE_GFP_THISNODE ? Q_GFP_THISNODE : 0);
 }
 
+/* No flag but known ones; of the special zones at most one, which knows neither kinds nor nodes. */
+static bool flags_fit(quire_gfp_t gfp)
+{
+    quire_gfp_t zone = gfp & ZONE_FLAGS;
+
+    return (gfp & ~ALL_FLAGS) == 0 && (zone & (zone - 1)) == 0 &&
+           (zone == 0 || (gfp & MOVE_FLAGS) == 0);
+}
+
+/*
+ * nr pages at a multiple of 2^order, which is enough for them, from the zone
+ * that the flags name. NULL: *error says why.
+ */
+static struct q_page *get(struct q_place from, quire_gfp_t gfp, unsigned order, size_t nr,
+                          int *error)
+{
+    *error = ENOMEM;
+    if ((gfp & ZONE_FLAGS) == 0)
+        return q_alloc_on(from, inner_gfp(gfp), order, nr);
+    enum q_special kind = gfp & QUIRE_GFP_DMA32 ? Q_SPECIAL_DMA32 : Q_SPECIAL_DMA;
+    return q_special_alloc(kind, order, nr, (gfp & QUIRE_GFP_ZERO) != 0, error);
+}
+
 /* Enter the allocator to get nr pages; false with errno set where that cannot be. */
 static bool begin(quire_gfp_t gfp, size_t nr)
 {
-    if ((gfp & ~ALL_FLAGS) != 0 || nr == 0 || nr > BLOCK_MAX)
+    if (!flags_fit(gfp) || nr == 0 || nr > BLOCK_MAX)
         return fail(EINVAL);
     if (q_interrupted())
         return fail(EAGAIN);
@@ -50,8 +75,8 @@ static bool begin(quire_gfp_t gfp, size_t nr)
     return fail(ENOMEM);
 }
 
-/* Leave it with what there is. */
-static struct q_page *end(struct q_page *page)
+/* Leave it with what there is; error: where that is nothing. */
+static struct q_page *end(struct q_page *page, int error)
 {
     if (page != NULL)
         q_page_set_counted(page);
@@ -59,7 +84,7 @@ static struct q_page *end(struct q_page *page)
         q_free_postponed();
     q_leave();
     if (page == NULL)
-        fail(ENOMEM);
+        errno = error;
     return page;
 }
 
@@ -91,13 +116,15 @@ static struct q_page *alloc_order(int node, quire_gfp_t gfp, unsigned order)
         fail(ENXIO);
         return NULL;
     }
-    return end(node == QUIRE_NODE_LOCAL ? q_alloc_pages(inner_gfp(gfp), order)
-                                        : q_alloc_pages_node(nid, inner_gfp(gfp), order));
+    int error;
+    struct q_place from = node == QUIRE_NODE_LOCAL ? q_place_by_policy() : q_place_on(nid);
+    struct q_page *page = get(from, gfp, order, (size_t)1 << order, &error);
+    return end(page, error);
 }
 
 static void *address_or_null(struct q_page *page)
 {
-    return page != NULL ? q_page_address(page) : NULL;
+    return page != NULL ? q_any_address(page) : NULL;
 }
 
 Q_PUBLIC struct quire_page *quire_alloc_pages_node(int node, quire_gfp_t gfp, unsigned order)
@@ -141,22 +168,34 @@ Q_PUBLIC void *quire_alloc_pages_exact(size_t bytes, quire_gfp_t gfp)
     /* The page size is known from the set-up on, which may be yet to come. */
     q_base_init();
     size_t nr = pages_of_bytes(bytes);
+    int error;
 
-    return begin(gfp, nr) ? address_or_null(end(q_alloc_run(inner_gfp(gfp), nr))) : NULL;
+    if (!begin(gfp, nr))
+        return NULL;
+    struct q_page *page = get(q_place_by_policy(), gfp, q_ceil_log2(nr), nr, &error);
+    return address_or_null(end(page, error));
+}
+
+static void split(struct q_page *head)
+{
+    if (q_page_is_special(head))
+        q_special_split(head);
+    else
+        q_split_run(head);
 }
 
 /* Up to `want` pages that lie in a row, as counted runs of one page: the first, and *got. */
-static struct q_page *alloc_singles(quire_gfp_t gfp, size_t want, size_t *got)
+static struct q_page *alloc_singles(quire_gfp_t gfp, size_t want, size_t *got, int *error)
 {
     struct q_page *page = NULL;
 
     for (size_t nr = q_min(want, BLOCK_MAX); nr > 0 && page == NULL; nr /= 2) {
-        page = q_alloc_run(inner_gfp(gfp), nr);
+        page = get(q_place_by_policy(), gfp, q_ceil_log2(nr), nr, error);
         *got = nr;
     }
     if (page != NULL) {
         q_page_set_counted(page);
-        q_split_run(page);
+        split(page);
     }
     return page;
 }
@@ -174,12 +213,13 @@ Q_PUBLIC size_t quire_alloc_pages_bulk(quire_gfp_t gfp, size_t nr, struct quire_
 {
     size_t empty = count_empty(nr, pages), left = 0, i = 0;
     struct q_page *page = NULL;
+    int error;
 
-    if ((gfp & ~ALL_FLAGS) == 0 && empty == 0)
+    if (flags_fit(gfp) && empty == 0)
         return nr;
     if (!begin(gfp, 1))
         return nr - empty;
-    while (empty > 0 && (page = alloc_singles(gfp, empty, &left)) != NULL) {
+    while (empty > 0 && (page = alloc_singles(gfp, empty, &left, &error)) != NULL) {
         empty -= left;
         for (; left > 0; i++) {
             if (pages[i] != NULL)
@@ -192,7 +232,7 @@ Q_PUBLIC size_t quire_alloc_pages_bulk(quire_gfp_t gfp, size_t nr, struct quire_
         q_free_postponed();
     q_leave();
     if (empty > 0)
-        fail(ENOMEM);
+        errno = error;
     return nr - empty;
 }
 
@@ -203,13 +243,21 @@ static void put(const char *caller, struct q_page *head)
 
     if (left == Q_PUT_NONE) {
         q_misuse_page(caller, head);
+    } else if (left == Q_PUT_LAST && q_interrupted() && q_page_is_special(head)) {
+        q_special_free_later(head);
     } else if (left == Q_PUT_LAST && q_interrupted()) {
         q_page_set_plain(head);
         q_free_later(q_page_address(head));
     } else if (left == Q_PUT_LAST) {
+        int saved = errno;
+
         q_enter();
-        q_free_run(head);
+        if (q_page_is_special(head))
+            q_special_free(head);
+        else
+            q_free_run(head);
         q_leave();
+        errno = saved;
     }
 }
 
@@ -249,11 +297,11 @@ static void free_nr(const char *caller, const struct quire_page *outer, size_t n
 
 static void free_at(const char *caller, void *addr, size_t nr)
 {
-    struct q_page *page = addr != NULL ? q_virt_to_page(addr) : NULL;
+    struct q_page *page = addr != NULL ? q_any_page(addr) : NULL;
 
     if (addr == NULL)
         return;
-    if (page == NULL || q_page_address(page) != addr || q_page_head(page) != page) {
+    if (page == NULL || q_any_address(page) != addr || q_page_head(page) != page) {
         q_misuse(caller, addr);
         return;
     }
@@ -327,7 +375,7 @@ Q_PUBLIC int quire_split_page(struct quire_page *outer, unsigned order)
     if (error != 0)
         return (int)fail(error) - 1;
     q_enter();
-    q_split_run(head);
+    split(head);
     q_leave();
     return 0;
 }

@@ -7,10 +7,30 @@
 
 #include "quire/page.h"
 #include "zone/page_ref.h"
+#include "zone/special.h"
 
 Q_INLINE struct quire_page *q_page_out(struct q_page *page)
 {
     return (struct quire_page *)page;
+}
+
+/* Address and page, in any zone; NULL where there is none. */
+Q_INLINE void *q_any_address(const struct q_page *page)
+{
+    return q_page_is_special(page) ? q_special_address(page) : q_page_address(page);
+}
+
+Q_INLINE struct q_page *q_any_page(const void *addr)
+{
+    struct q_page *page = q_virt_to_page(addr);
+
+    return page != NULL ? page : q_special_virt_to_page(addr);
+}
+
+/* The frame number of a page in any zone. */
+Q_INLINE size_t q_any_pfn(const struct q_page *page)
+{
+    return q_page_is_special(page) ? q_special_pfn(page) : q_page_to_pfn(page);
 }
 
 /* The struct page behind a program's pointer; NULL after complaining where it is none. */

@@ -9,6 +9,7 @@
 
 #include "numa/topology.h"
 #include "zone/salvage.h"
+#include "zone/special.h"
 #include "zone/vmalloc.h"
 
 typedef void (*lock_fn)(struct q_lock *l);
@@ -32,6 +33,7 @@ static void each_lock(lock_fn fn)
     for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++)
         for (unsigned type = 0; q_nodes[nid] != NULL && type < Q_NR_ZONES; type++)
             fn(&q_nodes[nid]->zones[type].lock);
+    q_special_each_lock(fn);
     fn(&q_vm_lock);
     fn(&q_mem_lock);
 }
@@ -60,6 +62,7 @@ void q_zone_fork_child(void)
     for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++)
         for (unsigned type = 0; q_nodes[nid] != NULL && type < Q_NR_ZONES; type++)
             zone_after_fork(&q_nodes[nid]->zones[type]);
+    q_special_fork_child();
     q_vmalloc_fork_child(q_lock_after_fork(&q_vm_lock));
     q_lock_after_fork(&q_mem_lock); /* metadata is handed out by one addition */
 }

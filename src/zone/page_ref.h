@@ -17,7 +17,8 @@
  * of a page inside it is found.
  *
  * The word is changed by compare-and-swap; no lock is taken but by
- * q_split_run(), which takes zone->lock.
+ * q_split_run(), which takes zone->lock. Runs of the special zones (special.h)
+ * are held the same way.
  */
 #ifndef Q_ZONE_PAGE_REF_H
 #define Q_ZONE_PAGE_REF_H
@@ -94,5 +95,8 @@ enum q_put q_page_put(struct q_page *head);
  * one reference each.
  */
 void q_split_run(struct q_page *page);
+
+/* The same, with the lock of the zone held: walkers see either one run or all the single pages. */
+void q_split_pages(struct q_page *page);
 
 #endif

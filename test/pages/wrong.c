@@ -140,6 +140,32 @@ static void realloc_of_pages(void)
     free(realloc(bytes, 3000000));
 }
 
+/* The same where the page is in a zone of its own; one without room below 4 GiB has it elsewhere. */
+static struct quire_page *low_page(void)
+{
+    struct quire_page *page = quire_alloc_pages(QUIRE_GFP_DMA32, 1);
+
+    return page != NULL ? page : quire_alloc_pages(0, 1);
+}
+
+static void double_put_low(void)
+{
+    struct quire_page *page = low_page();
+
+    quire_put_page(page);
+    quire_put_page(page);
+}
+
+static void malloc_frees_low_pages(void)
+{
+    free(quire_page_address(low_page()));
+}
+
+static void wrong_order_low(void)
+{
+    quire_put_free_pages(quire_page_address(low_page()), 3);
+}
+
 static void bulk_twice(void)
 {
     struct quire_page *pages[2] = {single, single};
@@ -174,6 +200,10 @@ static const struct wrong {
     {"split of a free page", "quire_split_page(", "already free", split_of_free},
     {"free() of pages", "free(", "in a live block of pages", malloc_frees_pages},
     {"realloc() of pages", "realloc(", "in a live block of pages", realloc_of_pages},
+    {"double put, DMA32", "quire_put_page(", "already free", double_put_low},
+    {"free() of low pages", "free(", "in a live block of pages", malloc_frees_low_pages},
+    {"wrong order, DMA32", "quire_put_free_pages(", "wrong length of 8 pages for a block of 2",
+     wrong_order_low},
     {"twice in a bulk", "quire_free_pages_bulk(", "already free", bulk_twice},
 };
 
