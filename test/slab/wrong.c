@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "../conform/conform.h"
+#include "quire/mempool.h"
 #include "quire/page.h"
 #include "quire/quire.h"
 #include "quire/slab.h"
@@ -179,6 +180,56 @@ static void large_interior(void)
     quire_cache_free(large, p + 70000);
 }
 
+static void *nothing(void *unused)
+{
+    static char elements[2][64];
+    static int given;
+
+    (void)unused;
+    return given < 2 ? elements[given++] : NULL;
+}
+
+static void ignore(void *element, void *unused)
+{
+    (void)element;
+    (void)unused;
+}
+
+static void pool_twice(void)
+{
+    struct quire_mempool *pool = quire_mempool_create(2, nothing, ignore, NULL);
+    void *p = quire_mempool_alloc(pool, 0), *q = quire_mempool_alloc(pool, 0);
+
+    if (q == NULL)
+        return;
+    quire_mempool_free(pool, p);
+    quire_mempool_free(pool, p);
+}
+
+static void pool_too_many(void)
+{
+    struct quire_mempool *pool = quire_mempool_create(2, nothing, ignore, NULL);
+    void *p = quire_mempool_alloc(pool, 0);
+
+    quire_mempool_free(pool, p);
+    quire_mempool_free(pool, p);
+}
+
+static void *refuse(void *cache_of_one)
+{
+    static int given;
+
+    return given++ < 1 ? quire_cache_alloc(cache_of_one) : NULL;
+}
+
+static void pool_destroyed(void)
+{
+    struct quire_mempool *pool = quire_mempool_create(1, refuse, ignore, other);
+
+    quire_mempool_destroy(pool);
+    quire_mempool_free(pool, one);
+}
+
 static const struct wrong {
     const char *name, *function, *says;
     void (*run)(void);
@@ -217,6 +268,11 @@ static const struct wrong {
     {"twice, checked", "quire_cache_free(\"checked\", ", "already free", checked_twice},
     {"interior of a large one", "quire_cache_free(\"large\", ",
      "inside a live object of cache \"large\" at 0x", large_interior},
+    {"pool: twice", "quire_mempool_free(0x", "already free", pool_twice},
+    {"pool: more than it gave", "quire_mempool_free(0x", "more elements than the pool gave",
+     pool_too_many},
+    {"pool: destroyed", "quire_mempool_free(0x", "not a pool, or one that was destroyed",
+     pool_destroyed},
 };
 
 static void prepare(void)

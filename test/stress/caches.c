@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "quire/mempool.h"
 #include "quire/slab.h"
 #include "stress.h"
 
@@ -130,6 +131,43 @@ static void own(struct rng *r)
         stress_fail("a cache without live objects could not be destroyed");
 }
 
+/* A pool whose allocator fails as often as not: one element at a time is always to be had. */
+static struct quire_mempool *pool;
+
+static void *alloc_at_times(void *unused)
+{
+    static _Atomic unsigned turn;
+
+    (void)unused;
+    return atomic_fetch_add_explicit(&turn, 1, memory_order_relaxed) % 8 < 5
+               ? NULL
+               : quire_cache_alloc(lumps);
+}
+
+static void free_lump(void *element, void *unused)
+{
+    (void)unused;
+    quire_cache_free(lumps, element);
+}
+
+static void dip(struct rng *r)
+{
+    unsigned flags = rng_below(r, 2) == 0 ? QUIRE_MEMPOOL_NOWAIT : 0;
+    uint64_t *p = quire_mempool_alloc(pool, flags), mark = rng_next(r);
+
+    if (p == NULL) {
+        if (flags == 0)
+            stress_fail("a pool that may wait gave nothing");
+        return;
+    }
+    for (size_t w = 0; w < 40; w++)
+        p[w] = mark;
+    for (size_t w = 0; w < 40; w++)
+        if (p[w] != mark)
+            stress_fail("element at %p: word %zu was overwritten", (void *)p, w);
+    quire_mempool_free(pool, p);
+}
+
 static void *work(void *arg)
 {
     struct rng r = rng_for((uintptr_t)arg);
@@ -139,8 +177,10 @@ static void *work(void *arg)
 
         if (what < 50)
             replace(&r);
-        else if (what < 90)
+        else if (what < 80)
             look(&r);
+        else if (what < 90)
+            dip(&r);
         else if (what < 98)
             toss(&r);
         else if (what < 99)
@@ -184,6 +224,11 @@ int main(int argc, char **argv)
     lumps = quire_cache_create("lump", 320, 0, 0, NULL);
     if (items == NULL || lumps == NULL)
         stress_fail("no memory for a cache");
+    pool = quire_mempool_create_cache(2, lumps); /* its allocator never fails */
+    if (pool == NULL || quire_mempool_destroy(pool) != 0)
+        stress_fail("no pool");
+    while ((pool = quire_mempool_create(2, alloc_at_times, free_lump, NULL)) == NULL)
+        ;
     while (!stress_over()) {
         size_t nr_items = 0, nr_lumps = 0;
 
@@ -192,8 +237,10 @@ int main(int argc, char **argv)
             nr_items += atomic_load(&slot[i]) != NULL;
             nr_lumps += atomic_load(&lump_slot[i]) != NULL;
         }
-        check_counts(nr_items, nr_lumps);
+        check_counts(nr_items, nr_lumps + 2);
     }
+    if (quire_mempool_destroy(pool) != 0)
+        stress_fail("elements of the pool are in use");
     for (size_t i = 0; i < SLOTS; i++) {
         if (slot[i] != NULL)
             item_free(slot[i]);
