@@ -9,6 +9,8 @@
  *     run-PAGES           an exact number of pages, the tail given back
  *     object-SIZE         a slab's object popped and freed, off the fast path of malloc()
  *     objects-SIZE        a thousand popped, then freed in the same order
+ *     cache-SIZE          an object of a named cache and back: the fast paths
+ *     caches-SIZE         a thousand taken, then freed in the same order: mostly the slow ones
  *     low-ORDER           one block of zone DMA32, written and back
  *     locked-ORDER        one block of zone DMA: locked, unlocked, given back to the kernel
  *     kmap-PAGES          show one of so many pages without addresses and write to it, in turn
@@ -23,6 +25,7 @@
 #include <unistd.h>
 
 #include "base/opt.h"
+#include "slab/cache.h"
 #include "slab/slab.h"
 #include "slab/slub.h"
 #include "zone/area.h"
@@ -233,6 +236,67 @@ static void objects(struct shim *shim, size_t size)
         }
 }
 
+static struct q_cache *make_cache(size_t size)
+{
+    struct q_cache *c = NULL;
+
+    check(q_cache_create("layers", size, 0, 0, NULL, &c) == 0, "no cache");
+    return c;
+}
+
+static void *take_cached(struct q_cache *c)
+{
+    struct q_cache_fault fault;
+    void *object = q_cache_pop(c);
+
+    if (object == NULL)
+        object = q_cache_alloc_slow(c, &fault);
+    check(object != NULL, "no object");
+    *(volatile char *)object = 1;
+    return object;
+}
+
+static void give_cached(struct q_cache *c, void *object)
+{
+    struct q_cache_fault fault = {.result = Q_CACHE_OK};
+
+    if (!q_cache_push(c, object))
+        q_cache_free_slow(c, object, &fault);
+    check(fault.result == Q_CACHE_OK, "an object is not the cache's");
+}
+
+static void end_cache(struct q_cache *c)
+{
+    struct q_leaks leaks;
+
+    check(q_cache_destroy(c, &leaks), "objects are left");
+}
+
+static void cached(struct shim *shim, size_t size)
+{
+    struct q_cache *c = make_cache(size);
+
+    for (size_t n; (n = shim_next(shim));)
+        while (n--)
+            give_cached(c, take_cached(c));
+    end_cache(c);
+}
+
+static void many_cached(struct shim *shim, size_t size)
+{
+    static void *some[OBJECTS];
+    struct q_cache *c = make_cache(size);
+
+    for (size_t n; (n = shim_next(shim));)
+        for (; n; n -= OBJECTS) {
+            for (int i = 0; i < OBJECTS; i++)
+                some[i] = take_cached(c);
+            for (int i = 0; i < OBJECTS; i++)
+                give_cached(c, some[i]);
+        }
+    end_cache(c);
+}
+
 static void mapping(struct shim *shim, size_t mib)
 {
     for (size_t n; (n = shim_next(shim));)
@@ -280,6 +344,8 @@ int main(int argc, char **argv)
     each("run", run, pages, 1);
     each("object", object, sizes, 1);
     each("objects", objects, sizes, OBJECTS);
+    each("cache", cached, sizes, 1);
+    each("caches", many_cached, sizes, OBJECTS);
     each("mapping", mapping, mib, 1);
     return shim_main(argc, argv);
 }

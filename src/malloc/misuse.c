@@ -8,6 +8,7 @@
  *   quire: quire_put_page(0x7f..e0, frame 12 at 0x7f..00): already free
  */
 #include "malloc/malloc.h"
+#include "malloc/objcache.h"
 #include "malloc/pages.h"
 
 #include <stdlib.h>
@@ -53,7 +54,9 @@ static void describe_pages(struct q_buf *b, const struct q_page *page, const cha
     const char *start = q_any_address(head);
     size_t size = (size_t)head->nr << q_page_shift, off = (size_t)(p - start);
 
-    if (head->type == Q_PAGE_RUN && off < size && q_page_is_counted(head))
+    if (head->type == Q_PAGE_RUN && off < size && q_page_is_owned(head))
+        q_describe_owned(b, p);
+    else if (head->type == Q_PAGE_RUN && off < size && q_page_is_counted(head))
         q_buf_printf(b, "in a live block of pages, not malloc's (%u pages at %p, offset %zu)",
                      head->nr, (const void *)start, off);
     else if (head->type == Q_PAGE_RUN && off < size)
@@ -93,7 +96,7 @@ static void describe(struct q_buf *b, const void *p)
                         "already given back)");
 }
 
-static void complain(const char *text)
+void q_complain(const char *text)
 {
     if (q_opt.misuse == Q_MISUSE_ABORT)
         q_die("%s", text);
@@ -107,7 +110,7 @@ void q_misuse(const char *caller, const void *p)
 
     q_buf_printf(&b, "%s(%p): ", caller, p);
     describe(&b, p);
-    complain(text);
+    q_complain(text);
 }
 
 void q_misuse_size(const char *caller, const void *p, size_t given, size_t holds)
@@ -116,7 +119,7 @@ void q_misuse_size(const char *caller, const void *p, size_t given, size_t holds
     struct q_buf b = {.at = text, .size = sizeof(text)};
 
     q_buf_printf(&b, "%s(%p): wrong size %zu for an object of size %zu", caller, p, given, holds);
-    complain(text);
+    q_complain(text);
 }
 
 /* What a struct page stands for that is not what the caller needs. */
@@ -129,6 +132,8 @@ static void describe_page(struct q_buf *b, const struct q_page *page)
         q_buf_printf(b, "holds objects of malloc's");
     else if (head->type != Q_PAGE_RUN || at >= head->nr)
         q_buf_printf(b, "already free");
+    else if (q_page_is_owned(head))
+        q_describe_owned(b, q_page_address(page));
     else if (!q_page_is_counted(head))
         q_buf_printf(b, "belongs to malloc (a block of %u pages at %p)", head->nr,
                      q_any_address(head));
@@ -154,7 +159,7 @@ void q_misuse_page(const char *caller, const struct q_page *page)
 
     name_page(&b, caller, page);
     describe_page(&b, page);
-    complain(text);
+    q_complain(text);
 }
 
 void q_misuse_page_nr(const char *caller, const struct q_page *head, size_t nr)
@@ -164,7 +169,7 @@ void q_misuse_page_nr(const char *caller, const struct q_page *head, size_t nr)
 
     name_page(&b, caller, head);
     q_buf_printf(&b, "wrong length of %zu pages for a block of %u pages", nr, head->nr);
-    complain(text);
+    q_complain(text);
 }
 
 void q_misuse_text(const char *caller, const void *p, const char *text)
@@ -202,5 +207,5 @@ void q_misuse_no_page(const char *caller, const void *page)
 
     q_buf_printf(&b, "%s(%p): not a page (those come from quire_alloc_pages() and its like)",
                  caller, page);
-    complain(text);
+    q_complain(text);
 }
