@@ -8,6 +8,7 @@
 #include "zone/fork.h"
 
 #include "numa/topology.h"
+#include "zone/collapse.h"
 #include "zone/salvage.h"
 #include "zone/special.h"
 #include "zone/vmalloc.h"
@@ -65,4 +66,5 @@ void q_zone_fork_child(void)
     q_special_fork_child();
     q_vmalloc_fork_child(q_lock_after_fork(&q_vm_lock));
     q_lock_after_fork(&q_mem_lock); /* metadata is handed out by one addition */
+    q_collapse_fork_child();
 }
