@@ -10,6 +10,7 @@
 #include "numa/topology.h"
 #include "zone/area.h"
 #include "zone/highmem.h"
+#include "zone/collapse.h"
 #include "zone/salvage.h"
 #include "zone/vmalloc.h"
 
@@ -70,4 +71,5 @@ void q_zone_fork_child(void)
     q_lock_after_fork(&q_area_lock); /* a list is changed by one store */
     q_vmalloc_fork_child(q_lock_after_fork(&q_vm_lock));
     q_lock_after_fork(&q_mem_lock); /* metadata is handed out by one addition */
+    q_collapse_fork_child();
 }

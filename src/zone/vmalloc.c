@@ -431,6 +431,19 @@ void q_veach(void (*fn)(void *arg, void *addr, size_t bytes), void *arg)
                 fn(arg, (void *)table[g * GROUP + i].addr, table[g * GROUP + i].bytes);
 }
 
+size_t q_vnext(size_t slot, void **addr, size_t *bytes)
+{
+    q_lock(&q_vm_lock);
+    while (slot < TABLE_SIZE && table[slot].addr == 0)
+        slot = group_used[slot / GROUP] == 0 ? (slot / GROUP + 1) * GROUP : slot + 1;
+    if (slot < TABLE_SIZE) {
+        *addr = (void *)table[slot].addr;
+        *bytes = table[slot].bytes;
+    }
+    q_unlock(&q_vm_lock);
+    return slot < TABLE_SIZE ? slot : Q_VEND;
+}
+
 bool q_vsettled(void)
 {
     return moving == 0;
