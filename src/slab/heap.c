@@ -197,6 +197,8 @@ static void drop_current(struct q_heap *heap, unsigned cls)
     /* Taken in one instruction: a signal handler may pop from it. */
     struct q_object *list = __atomic_exchange_n(&heap->chain[cls], NULL, __ATOMIC_RELAXED);
     struct q_object *last = list;
+
+    bin->handed -= q_chain_length(list);
     while (last != NULL && last->next != NULL)
         last = last->next;
     if (last != NULL)

@@ -18,7 +18,7 @@ struct q_page *q_page_at(const void *p)
  * run, whose words nobody changes meanwhile. For any other page the words may
  * be changing: the answer may be stale, and leads to a complaint at most.
  */
-struct q_page *q_page_head(struct q_page *page)
+struct q_page *q_page_run(struct q_page *page)
 {
     size_t pfn = q_page_to_pfn(page);
 
@@ -29,12 +29,18 @@ struct q_page *q_page_head(struct q_page *page)
 
         if (type == Q_PAGE_NONE)
             continue;
-        if (type != Q_PAGE_RUN || !q_page_is_counted(head) || q_page_count(head) == 0 ||
-            pfn - first >= __atomic_load_n(&head->nr, __ATOMIC_RELAXED))
+        if (type != Q_PAGE_RUN || pfn - first >= __atomic_load_n(&head->nr, __ATOMIC_RELAXED))
             return NULL;
         return head;
     }
     return NULL;
+}
+
+struct q_page *q_page_head(struct q_page *page)
+{
+    struct q_page *head = q_page_run(page);
+
+    return head != NULL && q_page_is_counted(head) && q_page_count(head) > 0 ? head : NULL;
 }
 
 uint32_t q_page_count(const struct q_page *head)
@@ -82,6 +88,7 @@ void q_split_run(struct q_page *page)
     q_lock(&zone->lock);
     for (size_t i = page->nr; i-- > 0;) {
         page[i].nr = 1;
+        page[i].flags = page->flags;
         q_page_set_counted(&page[i]);
         /* Relaxed, but whole: read by q_page_head() of others without the lock. */
         __atomic_store_n(&page[i].type, Q_PAGE_RUN, __ATOMIC_RELAXED);

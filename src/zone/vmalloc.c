@@ -6,6 +6,7 @@
 #include "zone/hold.h"
 #include "zone/page_alloc.h"
 #include "zone/pageblock.h"
+#include "zone/place.h"
 
 #define TABLE_SIZE (1u << 17) /* twice as many as the kernel allows mappings by default */
 #define CACHE_SLOTS 16
@@ -24,6 +25,7 @@ static struct {
     void *addr;
     size_t bytes;
     uint32_t stamp_ms;
+    int nid; /* of its memory */
 } cache[CACHE_SLOTS];
 
 /* Entries in use by group, so that a walk need not look at all of the table. */
@@ -96,13 +98,14 @@ static void remove_slot(size_t at)
 }
 
 /* Take the cached block that serves best: the smallest that fits, else the largest, of about the size. */
-static bool take_cached(size_t bytes, size_t align, void **addr, size_t *have)
+static bool take_cached(size_t bytes, size_t align, int nid, void **addr, size_t *have)
 {
     int best = -1;
 
     for (int i = 0; i < CACHE_SLOTS; i++) {
-        if (cache[i].addr == NULL || ((uintptr_t)cache[i].addr & (align - 1)) != 0 ||
-            cache[i].bytes < bytes / 2 || cache[i].bytes / 2 > bytes)
+        if (cache[i].addr == NULL || cache[i].nid != nid ||
+            ((uintptr_t)cache[i].addr & (align - 1)) != 0 || cache[i].bytes < bytes / 2 ||
+            cache[i].bytes / 2 > bytes)
             continue;
         if (best < 0) {
             best = i;
@@ -143,13 +146,36 @@ static void *map_aligned(size_t bytes, size_t align)
     return start;
 }
 
-static void *reuse_cached(size_t bytes, size_t align, size_t *dirty)
+/* The same where the thread's policy wants it. */
+static void *map_placed(size_t bytes, size_t align, const struct q_place *place)
+{
+    void *p = map_aligned(bytes, align);
+
+    if (p != NULL)
+        q_policy_bind(p, bytes, place->nid);
+    return p;
+}
+
+/*
+ * The node that a block which is about to be freed may serve again: that of
+ * its first page, whoever wrote it. -1: none, its policy is its own.
+ */
+static int home_of(const void *p)
+{
+    if (q_policy_bound(p))
+        return -1;
+    int nid = q_topology.bind ? q_node_at(p) : -1;
+    /* Untouched, or the kernel does not say. */
+    return nid >= 0 ? nid : (int)q_this_nid();
+}
+
+static void *reuse_cached(size_t bytes, size_t align, unsigned nid, size_t *dirty)
 {
     void *addr;
     size_t have;
 
     q_lock(&q_vm_lock);
-    bool got = take_cached(bytes, align, &addr, &have);
+    bool got = take_cached(bytes, align, (int)nid, &addr, &have);
     q_unlock(&q_vm_lock);
     if (!got)
         return NULL;
@@ -174,14 +200,16 @@ void *q_vmalloc(size_t bytes, size_t align, size_t *dirty)
         return NULL;
     align = q_max(align, q_page_size());
     q_vtrim(false);
-    void *p = reuse_cached(len, align, dirty);
+    struct q_place place = q_place_by_policy();
+    void *p = q_policy_mode() == Q_MPOL_LOCAL ? reuse_cached(len, align, place.nid, dirty) : NULL;
     if (p == NULL) {
         *dirty = 0;
-        p = map_aligned(len, align);
+        p = map_placed(len, align, &place);
     }
     if (p == NULL && q_vtrim(true) > 0)
-        p = map_aligned(len, align);
+        p = map_placed(len, align, &place);
     if (p != NULL) {
+        q_place_count(&place, place.nid);
         q_lock(&q_vm_lock);
         bool ok = insert(p, len);
         q_unlock(&q_vm_lock);
@@ -217,7 +245,7 @@ static size_t cache_room(void)
 }
 
 /* Put a block into the cache; what it pushes out is returned for unmapping. */
-static void cache_put(void *p, size_t bytes, void **out, size_t *out_bytes)
+static void cache_put(void *p, size_t bytes, int nid, void **out, size_t *out_bytes)
 {
     int slot = 0;
 
@@ -237,6 +265,7 @@ static void cache_put(void *p, size_t bytes, void **out, size_t *out_bytes)
     }
     cache[slot].addr = p;
     cache[slot].bytes = bytes;
+    cache[slot].nid = nid;
     cache[slot].stamp_ms = q_now_ms();
     stat.cached_blocks++;
     stat.cached_bytes += bytes;
@@ -255,6 +284,7 @@ bool q_vfree(void *p)
 {
     void *out = NULL;
     size_t out_bytes = 0, bytes = 0;
+    int nid = home_of(p);
 
     q_lock(&q_vm_lock);
     size_t at = find_slot((uintptr_t)p);
@@ -266,8 +296,8 @@ bool q_vfree(void *p)
     remove_slot(at);
     if (keep_held(p, bytes)) {
         /* unmapped once no snapshot shows it any more */
-    } else if (stat.cached_bytes + bytes <= cache_room()) {
-        cache_put(p, bytes, &out, &out_bytes);
+    } else if (nid >= 0 && stat.cached_bytes + bytes <= cache_room()) {
+        cache_put(p, bytes, nid, &out, &out_bytes);
     } else {
         out = p;
         out_bytes = bytes;
