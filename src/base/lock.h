@@ -4,6 +4,16 @@
  * Short critical sections only: a taker spins briefly (useless on one CPU,
  * cheap on many) and then sleeps. Not recursive. All locks of quire and
  * their one order stand in doc/locking.md.
+ *
+ *   word   31                              2   1   0
+ *         +----------------------------------+---+---+
+ *         | holder: thread pointer >> 14     | 1 | W |    or all 0: free
+ *         +----------------------------------+---+---+
+ *                                                  somebody may sleep
+ *
+ * The holder is there for fork. A signal handler may interrupt the allocator
+ * while it holds locks, and fork: it must not wait for those, nor for what
+ * other threads hold that are in such a handler, too, and wait for it.
  */
 #ifndef Q_BASE_LOCK_H
 #define Q_BASE_LOCK_H
@@ -13,9 +23,12 @@
 
 #include "base/sys.h"
 
+#define Q_LOCK_WAITERS 1u
+#define Q_LOCK_HELD 2u
+
 struct q_lock {
-    _Atomic uint32_t word; /* 0 free, 1 held, 2 held and somebody may sleep */
-    uint32_t forking;      /* the thread that holds it through q_lock_for_fork(), or 0 */
+    _Atomic uint32_t word;
+    uint32_t group; /* holder only: 0, or for whom q_lock_for_fork() took it, see lock.c */
 };
 
 /*
@@ -29,13 +42,26 @@ void q_lock_child_known(void);
 /* Wait for a lock that somebody holds, and take it. */
 void q_lock_wait(struct q_lock *l);
 
+/* Threads are told apart by where their stacks lie, which are 16 KiB long at least. */
+Q_INLINE uint32_t q_lock_self(void)
+{
+    return ((uint32_t)(q_thread_pointer() >> 12) & ~(Q_LOCK_HELD | Q_LOCK_WAITERS)) | Q_LOCK_HELD;
+}
+
+/* Whether the calling thread holds it: nobody else can make that true or false. */
+Q_INLINE bool q_lock_is_mine(struct q_lock *l)
+{
+    return (atomic_load_explicit(&l->word, memory_order_relaxed) & ~Q_LOCK_WAITERS) ==
+           q_lock_self();
+}
+
 Q_INLINE bool q_trylock(struct q_lock *l)
 {
     uint32_t zero = 0;
 
     /* Acquire: what the last holder wrote is seen by this one. */
-    return atomic_compare_exchange_strong_explicit(&l->word, &zero, 1, memory_order_acquire,
-                                                   memory_order_relaxed);
+    return atomic_compare_exchange_strong_explicit(&l->word, &zero, q_lock_self(),
+                                                   memory_order_acquire, memory_order_relaxed);
 }
 
 Q_INLINE void q_lock(struct q_lock *l)
@@ -47,25 +73,43 @@ Q_INLINE void q_lock(struct q_lock *l)
 Q_INLINE void q_unlock(struct q_lock *l)
 {
     /* Release: everything done under the lock is visible to the next holder. */
-    if (q_unlikely(atomic_exchange_explicit(&l->word, 0, memory_order_release) == 2))
+    if (q_unlikely(atomic_exchange_explicit(&l->word, 0, memory_order_release) & Q_LOCK_WAITERS))
         q_futex(&l->word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1);
 }
 
 /*
- * Before fork: take the lock, but give up after a while where `patient` is
- * false, because then the calling thread itself may hold it (fork from a
- * signal handler that interrupted the allocator).
+ * Forks, one at a time. Before a fork the calling thread passes a gate, takes
+ * all locks there are, and lets go of them and of the gate afterwards, in the
+ * parent and in the child. `patient` is false in a signal handler that
+ * interrupted the allocator.
+ */
+void q_fork_begin(bool patient);
+void q_fork_end(void);       /* in the parent */
+void q_fork_end_child(void); /* in the child, after its locks */
+
+/*
+ * Take one of all the locks: for a fork, or for what else needs them all. A
+ * fork leaves a lock that the calling thread holds already: the code that the
+ * handler interrupted goes on under it, in the parent and in the child. It
+ * gives up on one whose holder waits for this fork to end, and after seconds.
  */
 void q_lock_for_fork(struct q_lock *l, bool patient);
 
-/* After fork in the parent: release what q_lock_for_fork() took in this thread. */
+/* Release what the same call took; nothing else. */
 void q_unlock_for_fork(struct q_lock *l);
 
-/* In a forked child, where no other thread exists that could hold it. */
+/*
+ * In the child: free the lock, unless interrupted code of this thread holds
+ * it. True where a thread that does not exist here held it, so that what it
+ * guards may be in the middle of a change.
+ */
+bool q_lock_after_fork(struct q_lock *l);
+
+/* Make it free, whatever it was. */
 Q_INLINE void q_lock_reset(struct q_lock *l)
 {
     atomic_store_explicit(&l->word, 0, memory_order_relaxed);
-    l->forking = 0;
+    l->group = 0;
 }
 
 #endif

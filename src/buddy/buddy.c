@@ -8,10 +8,12 @@ static void list_block(struct q_buddy *b, struct q_page *page, unsigned order, u
 {
     struct q_free_area *area = &b->area[order];
 
-    page->type = Q_PAGE_BUDDY;
     page->order = (uint8_t)order;
     page->list = (uint8_t)list;
     page->nr = 0;
+    /* Compiler only: see the last invariant. */
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    page->type = Q_PAGE_BUDDY;
     if (to_tail)
         q_list_add_tail(&area->free_list[list], &page->lru);
     else
@@ -24,6 +26,7 @@ void q_buddy_remove(struct q_buddy *b, struct q_page *page)
 {
     q_assert(page->type == Q_PAGE_BUDDY);
     q_list_del(&page->lru);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
     page->type = Q_PAGE_NONE;
     b->area[page->order].nr_free--;
     b->nr_free_pages -= (size_t)1 << page->order;
@@ -96,6 +99,11 @@ struct q_page *q_buddy_largest(struct q_buddy *b, unsigned min_order, enum q_mob
         }
     }
     return NULL;
+}
+
+void q_buddy_relist(struct q_buddy *b, struct q_page *page, enum q_mobility mobility)
+{
+    list_block(b, page, page->order, q_list_index(mobility, false), false);
 }
 
 void q_buddy_retype(struct q_buddy *b, struct q_page *page, enum q_mobility mobility)

@@ -21,7 +21,10 @@
  *    head has type Q_PAGE_BUDDY and order k, and it is on exactly one list;
  *  - two buddies of the same order below the highest are never both free:
  *    freeing merges them at once;
- *  - nr_free_pages is the sum over areas of nr_free << order.
+ *  - nr_free_pages is the sum over areas of nr_free << order;
+ *  - a block is listed after its order and type were written, and its type is
+ *    cleared after it was unlisted: what a fork finds in between can be listed
+ *    again (zone/salvage.c).
  *
  * The caller serialises all calls on one struct q_buddy (the zone's lock).
  * A free block's lists end: head is taken first, so callers put blocks that
@@ -80,6 +83,12 @@ struct q_page *q_buddy_largest(struct q_buddy *b, unsigned min_order, enum q_mob
 
 /* Take this free block, whole, off its list. */
 void q_buddy_remove(struct q_buddy *b, struct q_page *page);
+
+/*
+ * List a block that is free by its type and order, but on no list; nothing is
+ * merged. For making the lists anew, from an empty struct q_buddy.
+ */
+void q_buddy_relist(struct q_buddy *b, struct q_page *page, enum q_mobility mobility);
 
 /* Move a free block to the lists of another mobility. */
 void q_buddy_retype(struct q_buddy *b, struct q_page *page, enum q_mobility mobility);

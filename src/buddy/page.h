@@ -36,7 +36,7 @@ enum q_page_type {
 };
 
 /* Pages of the block were moved to another node, and go home when it is freed. */
-#define Q_PAGE_MOVED 1
+#define Q_PAGE_MOVED 2
 
 /* What may happen to the content of a pageblock; blocks of like kind stay together. */
 enum q_mobility {

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "numa/topology.h"
+#include "slab/cache.h"
 #include "slab/heap.h"
 #include "zone/page_alloc.h"
 #include "zone/vmalloc.h"
@@ -54,7 +55,7 @@ static size_t locked_piece(piece_fn fn, char *copy, size_t at, struct q_lock *lo
 }
 
 _Static_assert(offsetof(struct q_zone, lock) == 0 && offsetof(struct q_pcp, lock) == 0 &&
-                   offsetof(struct q_shared_list, lock) == 0,
+                   offsetof(struct q_shared_list, lock) == 0 && offsetof(struct q_caches, lock) == 0,
                "locks come first");
 
 static size_t zone_pieces(piece_fn fn, char *copy, size_t at, struct q_zone *zone)
@@ -73,6 +74,7 @@ static size_t each_piece(const struct q_undo *u, piece_fn fn)
 
     for (uint32_t id = 1; id <= u->nr_heaps; id++)
         at = piece(fn, u->copy, at, q_heaps[id], sizeof(*q_heaps[id]));
+    at = locked_piece(fn, u->copy, at, &q_caches.lock, sizeof(q_caches));
     for (size_t i = 0; i < nr_shared; i++)
         at = locked_piece(fn, u->copy, at, &shared[i].lock, sizeof(shared[i]));
     for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++)
@@ -135,7 +137,8 @@ int q_undo_collect(struct q_undo *u)
         return ENOMEM;
     u->nr_heaps = q_nr_heaps;
     u->nr_threads = count_threads();
-    u->pages_in_use = atomic_load_explicit(&q_pages_in_use, memory_order_relaxed);
+    u->pages_in_use = atomic_load_explicit(&q_pages_in_use, memory_order_relaxed) -
+                      atomic_load_explicit(&q_pages_outside, memory_order_relaxed);
     u->pages_carved = atomic_load_explicit(&q_pages_carved, memory_order_relaxed);
     u->copy_bytes = each_piece(u, NULL);
     u->room = 2 * (u->guarded.bytes >> q_page_shift);
@@ -227,7 +230,8 @@ void q_undo_put_back(struct q_undo *u)
     each_zone(online, true);
     put_blocks_back(u);
     /* Relaxed: no other thread allocates. */
-    atomic_store_explicit(&q_pages_in_use, u->pages_in_use, memory_order_relaxed);
+    size_t outside = atomic_load_explicit(&q_pages_outside, memory_order_relaxed);
+    atomic_store_explicit(&q_pages_in_use, u->pages_in_use + outside, memory_order_relaxed);
     atomic_store_explicit(&q_pages_carved, u->pages_carved, memory_order_relaxed);
     u->restores++;
 }

@@ -17,6 +17,7 @@
 #include "malloc/reserve.h"
 #include "quire/quire.h"
 #include "quire/stat.h"
+#include "slab/cache.h"
 #include "stat/stat.h"
 #include "zone/fork.h"
 
@@ -51,6 +52,7 @@ static void fork_prepare(void)
     /* Interrupted inside the allocator by the handler that forks: some locks are our own. */
     bool patient = !q_interrupted();
 
+    q_fork_begin(patient);
     q_slub_fork_prepare(patient);
     q_zone_fork_prepare(patient);
 }
@@ -59,6 +61,7 @@ static void fork_parent(void)
 {
     q_zone_fork_parent();
     q_slub_fork_parent();
+    q_fork_end();
 }
 
 static void reset_locks(void)
@@ -66,6 +69,7 @@ static void reset_locks(void)
     q_zone_fork_child();
     q_slub_fork_child();
     q_stat_fork_child();
+    q_fork_end_child();
     quire_stat_page.pid = (uint64_t)q_getpid();
 }
 
@@ -75,6 +79,7 @@ static void fork_child(void)
     q_lock_child_known();
     q_cow_fork_child();
     q_heap_after_fork();
+    q_cache_after_fork();
 }
 
 __attribute__((constructor(101))) static void quire_starts(void)

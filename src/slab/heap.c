@@ -7,6 +7,7 @@
 
 #include "base/msg.h"
 #include "numa/mempolicy.h"
+#include "slab/cache.h"
 #include "slab/slub.h"
 
 /* Thread pointers nearer than this, times the factor of slab.h, are taken for too near. */
@@ -294,6 +295,7 @@ static void thread_ends(void *arg)
 
     if (++round < PTHREAD_DESTRUCTOR_ITERATIONS && pthread_setspecific(exit_key, heap) == 0)
         return;
+    q_cache_thread_ends(heap);
     gone = true;
     q_heap = &q_heap_none;
     q_heap_exit(heap);
@@ -316,8 +318,7 @@ static void strand(struct q_heap *heap)
     heap->live = false;
     for (size_t pfn = 0; pfn < q_mem.max_pages; pfn += (size_t)1 << q_slab_order()) {
         if (!q_pfn_online(pfn)) {
-            pfn = q_align_down(pfn, (size_t)1 << Q_MAX_ORDER) + ((size_t)1 << Q_MAX_ORDER) -
-                  ((size_t)1 << q_slab_order());
+            pfn = q_next_section(pfn) - ((size_t)1 << q_slab_order());
             continue;
         }
         struct q_slab *s = q_slab_at((uint32_t)(pfn >> q_slab_order()) + 1);
@@ -338,6 +339,13 @@ static void disarm_all(struct q_heap *heap)
 
 /* Some heap is an orphan: its thread did not survive the fork, and nobody has taken its slabs over. */
 static _Atomic bool orphans;
+
+void q_heap_lock_after_fork(void)
+{
+    /* Linked heaps may be half linked; those that wait there are lost. */
+    if (q_lock_after_fork(&q_heap_lock))
+        memset(free_heaps, 0, sizeof(free_heaps));
+}
 
 void q_heap_after_fork(void)
 {

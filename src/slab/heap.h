@@ -72,6 +72,8 @@ struct q_heap {
     uint32_t nr_partial;   /* slabs on all partial lists */
     _Atomic uint32_t told; /* slabs of ours that others saw to be empty */
     uint64_t exited;       /* times this heap changed hands */
+    struct q_mag **mags;   /* magazines of object caches by their id; see cache.h */
+    uint32_t nr_mags;
 };
 
 extern struct q_heap q_heap_none;
@@ -127,6 +129,7 @@ void q_heap_hook_threads(void);
  * thread (q_heap_adopt_orphans), because most children exec soon.
  */
 void q_heap_after_fork(void);
+void q_heap_lock_after_fork(void); /* before it, with all other locks */
 void q_heap_adopt_orphans(void);
 
 /*

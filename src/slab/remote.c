@@ -24,14 +24,10 @@ void q_shared_lock_all(bool patient)
         q_lock_for_fork(&shared[i].lock, patient);
 }
 
-void q_shared_unlock_all(bool reset)
+void q_shared_unlock_all(void)
 {
-    for (unsigned i = 0; i < q_topology.nr_nodes * Q_NR_CLASSES; i++) {
-        if (reset)
-            q_lock_reset(&shared[i].lock);
-        else
-            q_unlock_for_fork(&shared[i].lock);
-    }
+    for (unsigned i = 0; i < q_topology.nr_nodes * Q_NR_CLASSES; i++)
+        q_unlock_for_fork(&shared[i].lock);
 }
 
 static void link_shared(struct q_shared_list *l, struct q_slab *s)
@@ -54,6 +50,37 @@ static void unlink_shared(struct q_shared_list *l, struct q_slab *s)
         q_slab_at(s->next)->prev = s->prev;
     s->next = s->prev = 0;
     l->nr--;
+}
+
+/*
+ * The lists as they should be: of the slabs whose word says that they are
+ * shared. Inside a change, under the list's lock, a slab may be linked before
+ * its word says so, and unlinked before it ceases to.
+ */
+static void relink_all(void)
+{
+    for (unsigned i = 0; i < q_topology.nr_nodes * Q_NR_CLASSES; i++)
+        shared[i].first = shared[i].nr = 0;
+    for (size_t pfn = 0; pfn < q_mem.max_pages; pfn += (size_t)1 << q_slab_order()) {
+        if (!q_pfn_online(pfn)) {
+            pfn = q_next_section(pfn) - ((size_t)1 << q_slab_order());
+            continue;
+        }
+        struct q_slab *s = q_slab_at((uint32_t)(pfn >> q_slab_order()) + 1);
+        uint64_t w = atomic_load_explicit(&s->remote, memory_order_relaxed);
+        if (q_slab_page(s)->type == Q_PAGE_SLAB && (w & Q_REMOTE_SHARED) != 0)
+            link_shared(list_of(q_slab_nid(s), s->cls), s);
+    }
+}
+
+void q_shared_fork_child(void)
+{
+    bool lost = false;
+
+    for (unsigned i = 0; i < q_topology.nr_nodes * Q_NR_CLASSES; i++)
+        lost |= q_lock_after_fork(&shared[i].lock);
+    if (lost)
+        relink_all();
 }
 
 static struct q_object *last_of(struct q_object *o)

@@ -75,9 +75,10 @@ struct q_shared_list {
 /* Set up the shared lists; false where there is no memory. */
 bool q_shared_init(void);
 
-/* fork: take and release all their locks; reset them in the child. */
+/* fork: take and release all their locks; in the child, make lists anew that were in the middle of a change. */
 void q_shared_lock_all(bool patient);
-void q_shared_unlock_all(bool reset);
+void q_shared_unlock_all(void);
+void q_shared_fork_child(void);
 
 /*
  * Owner: give up a slab with free objects. list/nr are the objects of its

@@ -5,9 +5,12 @@
  * One such heap serves threads that have none. With several nodes there is one
  * for each, for whoever wants an object on a node not its own.
  */
+#include <string.h>
+
 #include "base/msg.h"
 #include "base/opt.h"
 #include "numa/mempolicy.h"
+#include "slab/cache.h"
 #include "slab/slub.h"
 
 static struct q_lock init_lock, spare_lock;
@@ -94,6 +97,7 @@ void *q_node_alloc(unsigned nid, unsigned cls)
 
 void q_slub_fork_prepare(bool patient)
 {
+    q_cache_fork_prepare(patient);
     q_lock_for_fork(&init_lock, patient);
     q_lock_for_fork(&spare_lock, patient);
     q_lock_for_fork(&q_heap_lock, patient);
@@ -104,17 +108,23 @@ void q_slub_fork_prepare(bool patient)
 void q_slub_fork_parent(void)
 {
     if (atomic_load_explicit(&ready, memory_order_relaxed) > 0)
-        q_shared_unlock_all(false);
+        q_shared_unlock_all();
     q_unlock_for_fork(&q_heap_lock);
     q_unlock_for_fork(&spare_lock);
     q_unlock_for_fork(&init_lock);
+    q_cache_fork_parent();
 }
 
 void q_slub_fork_child(void)
 {
     if (atomic_load_explicit(&ready, memory_order_relaxed) > 0)
-        q_shared_unlock_all(true);
-    q_lock_reset(&q_heap_lock);
-    q_lock_reset(&spare_lock);
-    q_lock_reset(&init_lock);
+        q_shared_fork_child();
+    q_heap_lock_after_fork();
+    if (q_lock_after_fork(&spare_lock)) {
+        /* Lost, with what is free in them. */
+        spare = NULL;
+        memset(on_node, 0, sizeof(on_node));
+    }
+    q_lock_after_fork(&init_lock);
+    q_cache_fork_child();
 }

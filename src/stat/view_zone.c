@@ -13,6 +13,7 @@
 #include "stat/view.h"
 #include "zone/memmap.h"
 #include "zone/mmzone.h"
+#include "zone/special.h"
 
 /* As the kernel: so many blocks of a list are counted; the lock is not held for more. */
 #define COUNT_MAX 100000u
@@ -92,6 +93,28 @@ static void copy_zone(struct zone_copy *c, struct q_zone *zone, bool with_types)
     q_unlock(&zone->lock);
 }
 
+/* The special zones have neither kinds nor frames in a row. The node says nothing. */
+static void copy_special(struct zone_copy *c, unsigned kind)
+{
+    struct q_special_zone *zone = &q_special_zones[kind];
+
+    memset(c, 0, sizeof(*c));
+    c->node = q_topology.kernel_id[0];
+    c->name = q_special_ops[kind]->name;
+    q_lock(&zone->lock);
+    for (unsigned order = 0; order < Q_NR_ORDERS; order++)
+        c->nr_free[order] = c->by_type[Q_UNMOVABLE][order] = zone->buddy.area[order].nr_free;
+    c->free_pages = zone->buddy.nr_free_pages;
+    c->spanned = c->present = c->managed = zone->present_pages;
+    c->nr_dirty = zone->nr_written;
+    c->nr_alloc = zone->nr_alloc;
+    c->nr_free_calls = zone->nr_free_calls;
+    c->nr_given_back = zone->nr_given_back;
+    q_unlock(&zone->lock);
+    c->blocks[Q_UNMOVABLE] = c->present >> q_pageblock_order();
+    c->start_pfn = q_mem.max_pages;
+}
+
 /* Call fn for each zone that has memory, as the kernel does for its populated ones. */
 static void each_zone(struct q_view *v, bool with_types,
                       void (*fn)(struct q_view *v, const struct zone_copy *c, struct q_zone *zone))
@@ -104,6 +127,11 @@ static void each_zone(struct q_view *v, bool with_types,
             if (c.present > 0)
                 fn(v, &c, &q_nodes[nid]->zones[type]);
         }
+    }
+    for (unsigned kind = 0; kind < Q_NR_SPECIAL; kind++) {
+        copy_special(&c, kind);
+        if (c.present > 0)
+            fn(v, &c, NULL);
     }
 }
 
@@ -245,7 +273,7 @@ static void zone_stats(struct q_view *v, const struct zone_copy *c)
 static void pagesets(struct q_view *v, struct q_zone *zone)
 {
     q_buf_printf(&v->out, v->json ? ",\"pagesets\":[" : "\n  pagesets");
-    for (unsigned cpu = 0; cpu < q_topology.nr_cpus; cpu++) {
+    for (unsigned cpu = 0; zone != NULL && cpu < q_topology.nr_cpus; cpu++) {
         struct q_pcp *pcp = &zone->pcp[cpu];
 
         q_lock(&pcp->lock);

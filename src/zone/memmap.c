@@ -26,8 +26,7 @@ static struct {
 
 struct q_lookup q_lookup = {.slabs = (char *)&no_slab, .mask = 0};
 
-/* Reserve size bytes aligned to align; nothing is accessible yet. */
-static char *reserve(size_t size, size_t align)
+char *q_reserve(size_t size, size_t align)
 {
     char *p = q_mmap(NULL, size + align, PROT_NONE, MAP_NORESERVE);
 
@@ -48,7 +47,7 @@ static bool reserve_arrays(size_t max_pages)
     size_t map = q_align_up(max_pages * sizeof(struct q_page), GUARD);
     size_t blocks =
         q_align_up((max_pages >> q_pageblock_order()) * sizeof(struct q_pageblock), GUARD);
-    char *p = reserve(slabs + map + blocks + 4 * GUARD, GUARD);
+    char *p = q_reserve(slabs + map + blocks + 4 * GUARD, GUARD);
 
     if (p == NULL)
         return false;
@@ -84,7 +83,7 @@ static bool init_window(void)
 
     least <<= q_ceil_log2(q_topology.nr_nodes);
     for (size_t size = wanted_window(); size >= least; size /= 2) {
-        char *base = reserve(size, size);
+        char *base = q_reserve(size, size);
 
         if (base == NULL)
             continue;
@@ -316,7 +315,7 @@ static bool grow_sparse(struct q_zone *zone)
     q_lock(&q_mem_lock);
     size_t section = q_mem.nr_sections, pfn = section << Q_SECTION_ORDER;
     if (pfn + nr <= q_mem.max_pages && online_arrays(pfn, nr, zone->nid)) {
-        char *at = reserve(q_max_block_size(), q_max_block_size());
+        char *at = q_reserve(q_max_block_size(), q_max_block_size());
 
         if (at != NULL && q_mprotect(at, q_max_block_size(), PROT_READ | PROT_WRITE) == 0) {
             q_node_bind(at, q_max_block_size(), zone->nid);

@@ -75,6 +75,9 @@ bool q_mem_init(void);
  */
 bool q_zone_grow(struct q_zone *zone);
 
+/* Reserve size bytes of address space at a multiple of align; nothing is accessible yet. Or NULL. */
+char *q_reserve(size_t size, size_t align);
+
 /* Permanent memory for structures, zeroed, aligned to 128 bytes; NULL where there is none. */
 void *q_meta_alloc(size_t bytes);
 
@@ -143,6 +146,12 @@ Q_INLINE struct q_zone *q_pfn_zone(size_t pfn)
 
 /* True where the frame is online, so that its struct page may be read. */
 bool q_pfn_online(size_t pfn);
+
+/* The first frame of the next stretch that comes online, or does not, as a whole. */
+Q_INLINE size_t q_next_section(size_t pfn)
+{
+    return q_align_down(pfn, (size_t)1 << Q_SECTION_ORDER) + ((size_t)1 << Q_SECTION_ORDER);
+}
 
 /*
  * struct page of any address at all: NULL unless the address lies in memory

@@ -15,14 +15,15 @@
 #include "base/opt.h"
 #include "numa/topology.h"
 #include "zone/pageblock.h"
-#include "zone/place.h"
 #include "zone/reclaim.h"
+#include "zone/special.h"
 #include "zone/vmalloc.h"
 
 #define SMALL_HEAP_BYTES ((size_t)32 << 20)
 
 _Atomic size_t q_pages_in_use;
 _Atomic size_t q_pages_carved;
+_Atomic size_t q_pages_outside;
 
 bool q_charge(size_t pages)
 {
@@ -39,6 +40,21 @@ bool q_charge(size_t pages)
 void q_uncharge(size_t pages)
 {
     atomic_fetch_sub_explicit(&q_pages_in_use, pages, memory_order_relaxed);
+}
+
+bool q_charge_outside(size_t pages)
+{
+    if (!q_charge(pages))
+        return false;
+    /* Relaxed: as above. */
+    atomic_fetch_add_explicit(&q_pages_outside, pages, memory_order_relaxed);
+    return true;
+}
+
+void q_uncharge_outside(size_t pages)
+{
+    atomic_fetch_sub_explicit(&q_pages_outside, pages, memory_order_relaxed);
+    q_uncharge(pages);
 }
 
 /* Hand every free block of the pageblock at pfn to another mobility. */
@@ -177,13 +193,9 @@ static bool heap_is_small(unsigned nid)
            q_page_shift;
 }
 
-/*
- * Before giving up: what rests in the mapping cache counts against limits on
- * address space and memory, and what waits on other CPUs' lists could merge.
- */
-static bool last_resort(void)
+bool q_last_resort(void)
 {
-    bool found = q_vtrim(true) > 0;
+    bool found = (q_vtrim(true) > 0) | (q_special_trim() > 0);
 
     for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++)
         for (unsigned type = 0; type < Q_NR_ZONES; type++)
@@ -232,23 +244,23 @@ static struct q_page *try_on(const struct q_place *want, q_gfp_t gfp, unsigned o
     return NULL;
 }
 
-static struct q_page *alloc_on(struct q_place want, q_gfp_t gfp, unsigned order, size_t nr)
+struct q_page *q_alloc_on(struct q_place want, q_gfp_t gfp, unsigned order, size_t nr)
 {
     struct q_page *page = try_on(&want, gfp, order, nr);
 
-    return page == NULL && last_resort() ? try_on(&want, gfp, order, nr) : page;
+    return page == NULL && q_last_resort() ? try_on(&want, gfp, order, nr) : page;
 }
 
 struct q_page *q_alloc_pages_node(unsigned nid, q_gfp_t gfp, unsigned order)
 {
     if (order > Q_MAX_ORDER || nid >= q_topology.nr_nodes)
         return NULL;
-    return alloc_on(q_place_on(nid), gfp, order, (size_t)1 << order);
+    return q_alloc_on(q_place_on(nid), gfp, order, (size_t)1 << order);
 }
 
 struct q_page *q_alloc_pages(q_gfp_t gfp, unsigned order)
 {
-    return order <= Q_MAX_ORDER ? alloc_on(q_place_by_policy(), gfp, order, (size_t)1 << order)
+    return order <= Q_MAX_ORDER ? q_alloc_on(q_place_by_policy(), gfp, order, (size_t)1 << order)
                                 : NULL;
 }
 
@@ -256,7 +268,7 @@ struct q_page *q_alloc_run_aligned(q_gfp_t gfp, size_t nr, unsigned order)
 {
     if (nr == 0 || nr > (size_t)1 << Q_MAX_ORDER || order > Q_MAX_ORDER)
         return NULL;
-    return alloc_on(q_place_by_policy(), gfp, (unsigned)q_max(q_ceil_log2(nr), order), nr);
+    return q_alloc_on(q_place_by_policy(), gfp, (unsigned)q_max(q_ceil_log2(nr), order), nr);
 }
 
 struct q_page *q_alloc_run(q_gfp_t gfp, size_t nr)
@@ -389,7 +401,7 @@ struct q_page *q_alloc_slab_pages(unsigned want, unsigned *written)
     struct q_place from = q_place_by_policy();
     struct q_page *page = try_slab(&from, want, written);
 
-    return page == NULL && last_resort() ? try_slab(&from, want, written) : page;
+    return page == NULL && q_last_resort() ? try_slab(&from, want, written) : page;
 }
 
 void q_free_slab_pages(struct q_page *page, unsigned written)

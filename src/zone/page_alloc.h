@@ -10,7 +10,7 @@
 #ifndef Q_ZONE_PAGE_ALLOC_H
 #define Q_ZONE_PAGE_ALLOC_H
 
-#include "zone/memmap.h"
+#include "zone/place.h"
 
 typedef unsigned q_gfp_t;
 #define Q_GFP_KERNEL 0u      /* NORMAL first */
@@ -24,6 +24,9 @@ struct q_page *q_alloc_pages(q_gfp_t gfp, unsigned order);
 
 /* The same near node nid, whatever the policy. */
 struct q_page *q_alloc_pages_node(unsigned nid, q_gfp_t gfp, unsigned order);
+
+/* The same, cut to nr pages, at least 1. */
+struct q_page *q_alloc_on(struct q_place want, q_gfp_t gfp, unsigned order, size_t nr);
 
 /* Exactly nr pages (1 .. 2^Q_MAX_ORDER): the tail of the block goes back at once. */
 struct q_page *q_alloc_run(q_gfp_t gfp, size_t nr);
@@ -58,6 +61,18 @@ extern _Atomic size_t q_pages_carved;
 /* Account for bytes mapped outside the zones; false where the limit forbids it. */
 bool q_charge(size_t pages);
 void q_uncharge(size_t pages);
+
+/* The same for memory that going back to a snapshot leaves as it is; counted in the sum, too. */
+extern _Atomic size_t q_pages_outside;
+bool q_charge_outside(size_t pages);
+void q_uncharge_outside(size_t pages);
+
+/*
+ * Before giving up: what rests in the mapping cache and the special zones counts against limits on
+ * address space and memory, and what waits on other CPUs' lists could merge. True where there was
+ * something. No lock is held.
+ */
+bool q_last_resort(void);
 
 /*
  * Inside the layer: take from / give to the buddy lists of one zone, zone->lock

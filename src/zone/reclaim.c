@@ -9,7 +9,6 @@
 
 #define TICK_MS 50u         /* at most one look in this time */
 #define BLOCKS_PER_TICK 64u /* bounds the time under the lock */
-#define HUGE_FROM_BYTES ((size_t)64 << 20)
 #define FLOOR_BYTES ((size_t)256 << 10)   /* free memory up to this never goes */
 #define EAGER_BYTES ((size_t)512 << 10)   /* nor does it at once up to this, */
 #define EAGER_SHARE 4                     /* this part of what is in use, */
@@ -207,7 +206,7 @@ static bool dense_enough(const struct q_zone *zone)
         in_use = zone->present_pages;
     if (zone->type != Q_ZONE_NORMAL)
         return false;
-    return carved << q_page_shift >= HUGE_FROM_BYTES && carved >= in_use - in_use / 16;
+    return carved << q_page_shift >= Q_HUGE_FROM_BYTES && carved >= in_use - in_use / 16;
 }
 
 void q_zone_want_huge(struct q_zone *zone, size_t pfn)

@@ -1,6 +1,8 @@
 /* vmalloc.c - see vmalloc.h. */
 #include "zone/vmalloc.h"
 
+#include <string.h>
+
 #include "base/msg.h"
 #include "base/opt.h"
 #include "zone/hold.h"
@@ -16,7 +18,7 @@
 
 struct q_lock q_vm_lock;
 
-static struct {
+static struct entry {
     uintptr_t addr; /* 0: free */
     size_t bytes;
 } table[TABLE_SIZE];
@@ -67,8 +69,9 @@ static bool insert(void *p, size_t bytes)
 
     if (at == TABLE_SIZE || stat.blocks >= TABLE_SIZE - 1)
         return false;
-    table[at].addr = (uintptr_t)p;
     table[at].bytes = bytes;
+    atomic_signal_fence(memory_order_seq_cst);
+    table[at].addr = (uintptr_t)p;
     group_used[at / GROUP]++;
     changes++;
     stat.blocks++;
@@ -88,7 +91,10 @@ static void remove_slot(size_t at)
         size_t home = home_slot(table[next].addr);
 
         if ((next - home) % TABLE_SIZE >= (next - at) % TABLE_SIZE) {
-            table[at] = table[next];
+            /* In this order, lest a child of fork find the next block's address with another length. */
+            table[at].bytes = table[next].bytes;
+            atomic_signal_fence(memory_order_seq_cst);
+            table[at].addr = table[next].addr;
             at = next;
         }
     }
@@ -344,9 +350,36 @@ void *q_vrealloc(void *p, size_t bytes)
     return now;
 }
 
-void q_vmalloc_fork_child(void)
+/* The table as it should be: an entry that was being moved is there twice, the first of them whole. */
+static void rebuild_table(void)
+{
+    size_t bytes = q_align_up(sizeof(table), q_page_size());
+    struct entry *old = q_mmap(NULL, bytes, PROT_READ | PROT_WRITE, 0);
+
+    if (old == NULL)
+        return; /* blocks that are not found are reported as not quire's, and nothing worse */
+    memcpy(old, table, sizeof(table));
+    memset(table, 0, sizeof(table));
+    memset(group_used, 0, sizeof(group_used));
+    stat = (struct q_vstat){0};
+    size_t start = 0; /* of a probe sequence; some slot is free, see insert() */
+    while (old[start].addr != 0)
+        start++;
+    for (size_t n = 0; n < TABLE_SIZE; n++) {
+        struct entry *e = &old[(start + n) % TABLE_SIZE];
+        if (e->addr != 0 && table[find_slot(e->addr)].addr == 0)
+            insert((void *)e->addr, e->bytes);
+    }
+    q_munmap(old, bytes);
+}
+
+void q_vmalloc_fork_child(bool torn)
 {
     moving = 0;
+    if (!torn)
+        return;
+    memset(cache, 0, sizeof(cache)); /* what rests there is lost */
+    rebuild_table();
 }
 
 bool q_vfind(const void *p, void **start, size_t *size)
@@ -426,6 +459,19 @@ void q_veach(void (*fn)(void *arg, void *addr, size_t bytes), void *arg)
         for (size_t i = 0; group_used[g] > 0 && i < GROUP; i++)
             if (table[g * GROUP + i].addr != 0)
                 fn(arg, (void *)table[g * GROUP + i].addr, table[g * GROUP + i].bytes);
+}
+
+size_t q_vnext(size_t slot, void **addr, size_t *bytes)
+{
+    q_lock(&q_vm_lock);
+    while (slot < TABLE_SIZE && table[slot].addr == 0)
+        slot = group_used[slot / GROUP] == 0 ? (slot / GROUP + 1) * GROUP : slot + 1;
+    if (slot < TABLE_SIZE) {
+        *addr = (void *)table[slot].addr;
+        *bytes = table[slot].bytes;
+    }
+    q_unlock(&q_vm_lock);
+    return slot < TABLE_SIZE ? slot : Q_VEND;
 }
 
 bool q_vsettled(void)

@@ -32,8 +32,12 @@ size_t q_vsize(const void *p);
 /* Free the block at p; false where none begins there. */
 bool q_vfree(void *p);
 
-/* In a forked child: nobody is moving a block any more. One that another thread was moving is lost. */
-void q_vmalloc_fork_child(void);
+/*
+ * In a forked child: nobody is moving a block any more. One that another
+ * thread was moving is lost. `torn`: the fork copied the table and the cache
+ * in the middle of a change.
+ */
+void q_vmalloc_fork_child(bool torn);
 
 /* Make the block at p `bytes` long, moving it if need be. NULL: no memory, the block stays as it is. */
 void *q_vrealloc(void *p, size_t bytes);
@@ -58,6 +62,14 @@ struct q_vstat q_vstat_locked(void);
 
 /* Call fn for every block in use; q_vm_lock held. */
 void q_veach(void (*fn)(void *arg, void *addr, size_t bytes), void *arg);
+
+/*
+ * The first block in use at or after a slot of the table: its slot, address
+ * and length; Q_VEND where there is none. From slot 0 on, slot + 1 after each,
+ * all that stay where they are come by.
+ */
+#define Q_VEND (~(size_t)0)
+size_t q_vnext(size_t slot, void **addr, size_t *bytes);
 
 /* No block is on its way from one address to another, and so in no table; q_vm_lock held. */
 bool q_vsettled(void);

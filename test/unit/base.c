@@ -169,22 +169,80 @@ Test(lock, sleeper_is_woken, .timeout = 20)
     pthread_join(t, NULL);
 }
 
-/* A lock that this very thread holds: giving up, not waiting for ever; nothing to release then. */
-Test(lock, impatient_fork_gives_up, .timeout = 20)
+/* A lock that this very thread holds: it stays so, through the fork and in the child. */
+Test(lock, fork_leaves_what_is_its_own, .timeout = 20)
 {
     struct q_lock other = {0};
 
     q_lock(&lock);
+    q_fork_begin(false);
     q_lock_for_fork(&lock, false);
-    must_eq(lock.forking, 0);
-    q_unlock_for_fork(&lock);
-    must_eq(lock.word, 1);
     q_lock_for_fork(&other, false);
-    must_eq(other.forking, 1);
+    must(q_lock_is_mine(&other));
+    q_unlock_for_fork(&lock);
+    must(q_lock_is_mine(&lock));
+    must(!q_lock_after_fork(&lock));
+    must(q_lock_is_mine(&lock));
     q_unlock_for_fork(&other);
     must_eq(other.word, 0);
-    q_lock_reset(&lock);
-    must(q_trylock(&lock));
+    q_fork_end();
+    q_unlock(&lock);
+}
+
+/* A fork in a handler that interrupted a fork of the same thread lets go of its own locks alone. */
+Test(lock, fork_inside_a_fork, .timeout = 20)
+{
+    struct q_lock first = {0}, second = {0};
+
+    q_fork_begin(true);
+    q_lock_for_fork(&first, true);
+    q_fork_begin(false);
+    q_lock_for_fork(&first, false);
+    q_lock_for_fork(&second, false);
+    q_unlock_for_fork(&second);
+    q_unlock_for_fork(&first);
+    q_fork_end();
+    must(q_lock_is_mine(&first));
+    must_eq(second.word, 0);
+    q_lock_for_fork(&second, true);
+    must(!q_lock_after_fork(&first) && !q_lock_after_fork(&second));
+    must(first.word == 0 && second.word == 0);
+    q_fork_end_child();
+    q_fork_begin(true);
+    q_fork_end();
+}
+
+/* As a handler does that interrupted the holder of a lock, and forks. */
+static void *fork_while_holding(void *held)
+{
+    q_lock(&lock);
+    *(_Atomic int *)held = 1;
+    q_fork_begin(false);
+    q_fork_end();
+    q_unlock(&lock);
+    return NULL;
+}
+
+/* Then the fork that is under way gives up, and its child learns that the lock's holder is gone. */
+Test(lock, fork_gives_up_on_a_lock_whose_holder_waits_for_it, .timeout = 20)
+{
+    _Atomic int held = 0;
+    pthread_t t;
+
+    q_fork_begin(true);
+    must(pthread_create(&t, NULL, fork_while_holding, &held) == 0);
+    while (!held)
+        usleep(100);
+    q_lock_for_fork(&lock, true);
+    must(lock.word != 0 && !q_lock_is_mine(&lock));
+    struct q_lock copy = lock; /* as the child has it */
+    must(q_lock_after_fork(&copy));
+    must_eq(copy.word, 0);
+    q_unlock_for_fork(&lock);
+    must(lock.word != 0);
+    q_fork_end();
+    pthread_join(t, NULL);
+    must_eq(lock.word, 0);
 }
 
 static struct q_lock left_held;

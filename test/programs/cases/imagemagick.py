@@ -1,12 +1,10 @@
 """ImageMagick: noise, blur, resize, quantize and formats, by hash and pixel by pixel."""
-import shutil
-
 SECONDS = 60
 
 
 def check(box):
-    # Debian's own name first: other programs are called convert as well.
-    convert = shutil.which("convert-im6.q16") or box.need("convert", "imagemagick")
+    # By Debian's own name: other programs are called convert as well.
+    convert = box.need("convert-im6.q16", "imagemagick-6.q16")
     limits = {"MAGICK_THREAD_LIMIT": "2", "OMP_NUM_THREADS": "2"}
     box.both_commands(
         [[convert, "-seed", "7", "-size", "600x400", "plasma:red-blue", "-depth", "8", "a.ppm"],

@@ -1,0 +1,66 @@
+/*
+ * salvage.c - free lists that a fork copied in the middle of a change.
+ *
+ * Two threads are interrupted inside the allocator by handlers that fork, and
+ * each holds a lock that the other fork wants. One goes first, without that
+ * lock (base/lock.h), and its child finds lists half changed, by a thread that
+ * does not exist there. So the child makes them anew from what is certain:
+ * a page whose type is BUDDY is the head of a free block of its order, since
+ * both are written before the block is listed and the type is cleared after
+ * it is unlisted (buddy.c). What was on its way from one place to another is
+ * lost: a few blocks of address space.
+ *
+ * Of the free pages nobody knows any more which were written; all count so.
+ */
+#include "zone/salvage.h"
+
+#include <string.h>
+
+#include "zone/page_alloc.h"
+#include "zone/pageblock.h"
+
+/* A block of the largest order, all of it in this zone and cut off the frontier. */
+static void salvage_block(struct q_zone *zone, size_t pfn)
+{
+    size_t end = pfn + ((size_t)1 << Q_MAX_ORDER);
+
+    for (size_t at = pfn; at < end; at += (size_t)1 << q_pageblock_order()) {
+        struct q_pageblock *block = q_pageblock_of(at);
+
+        block->nr_free = block->nr_dirty = 0;
+        block->dirty = (struct q_list){NULL, NULL};
+    }
+    while (pfn < end) {
+        struct q_page *page = q_pfn_to_page(pfn);
+        size_t nr = 1;
+
+        if (q_page_is_free(page)) {
+            nr = (size_t)1 << page->order;
+            q_pageblock_freed(zone, pfn, nr, nr);
+            q_buddy_relist(&zone->buddy, page, (enum q_mobility)q_pageblock_of(pfn)->mobility);
+        }
+        pfn += nr;
+    }
+}
+
+void q_zone_salvage(struct q_zone *zone)
+{
+    size_t step = (size_t)1 << Q_MAX_ORDER;
+
+    memset(&zone->buddy, 0, sizeof(zone->buddy));
+    zone->dirty = (struct q_list){NULL, NULL};
+    zone->nr_dirty = 0;
+    for (size_t pfn = 0; pfn < q_mem.max_pages; pfn += step)
+        if (q_pfn_online(pfn) && q_pfn_zone(pfn) == zone && (q_mem.sparse || pfn < zone->frontier))
+            salvage_block(zone, pfn);
+    /* The next block to be cut off may have been freed, but not passed over, already. */
+    if (zone->frontier < zone->frontier_end)
+        q_pfn_to_page(zone->frontier)->type = Q_PAGE_NONE;
+}
+
+/* What waited on the list stays lost, and looks like memory in use. */
+void q_pcp_salvage(struct q_pcp *pcp)
+{
+    memset(pcp->list, 0, sizeof(pcp->list));
+    pcp->weight = pcp->count = pcp->high = pcp->misses = 0;
+}
