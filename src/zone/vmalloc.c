@@ -133,48 +133,6 @@ static bool take_cached(size_t bytes, size_t align, int nid, void **addr, size_t
     return true;
 }
 
-/* A mapping of exactly bytes at a multiple of align. */
-static void *map_aligned(size_t bytes, size_t align)
-{
-    size_t extra = align > q_page_size() ? align - q_page_size() : 0;
-    char *p;
-
-    if (bytes + extra < bytes)
-        return NULL;
-    p = q_mmap(NULL, bytes + extra, PROT_READ | PROT_WRITE, 0);
-    if (p == NULL || extra == 0)
-        return p;
-    char *start = (char *)q_align_up((uintptr_t)p, align);
-    if (start > p)
-        q_munmap(p, (size_t)(start - p));
-    if (start + bytes < p + bytes + extra)
-        q_munmap(start + bytes, (size_t)(p + extra - start));
-    return start;
-}
-
-/* The same where the thread's policy wants it. */
-static void *map_placed(size_t bytes, size_t align, const struct q_place *place)
-{
-    void *p = map_aligned(bytes, align);
-
-    if (p != NULL)
-        q_policy_bind(p, bytes, place->nid);
-    return p;
-}
-
-/*
- * The node that a block which is about to be freed may serve again: that of
- * its first page, whoever wrote it. -1: none, its policy is its own.
- */
-static int home_of(const void *p)
-{
-    if (q_policy_bound(p))
-        return -1;
-    int nid = q_topology.bind ? q_node_at(p) : -1;
-    /* Untouched, or the kernel does not say. */
-    return nid >= 0 ? nid : (int)q_this_nid();
-}
-
 static void *reuse_cached(size_t bytes, size_t align, unsigned nid, size_t *dirty)
 {
     void *addr;
@@ -210,10 +168,10 @@ void *q_vmalloc(size_t bytes, size_t align, size_t *dirty)
     void *p = q_policy_mode() == Q_MPOL_LOCAL ? reuse_cached(len, align, place.nid, dirty) : NULL;
     if (p == NULL) {
         *dirty = 0;
-        p = map_placed(len, align, &place);
+        p = q_place_map(&place, len, align);
     }
     if (p == NULL && q_vtrim(true) > 0)
-        p = map_placed(len, align, &place);
+        p = q_place_map(&place, len, align);
     if (p != NULL) {
         q_place_count(&place, place.nid);
         q_lock(&q_vm_lock);
@@ -290,7 +248,7 @@ bool q_vfree(void *p)
 {
     void *out = NULL;
     size_t out_bytes = 0, bytes = 0;
-    int nid = home_of(p);
+    int nid = q_place_home(p);
 
     q_lock(&q_vm_lock);
     size_t at = find_slot((uintptr_t)p);
