@@ -14,6 +14,7 @@
 
 #include "base/msg.h"
 #include "base/opt.h"
+#include "cow/map.h"
 #include "zone/vmalloc.h"
 
 static void describe_in_slab(struct q_buf *b, struct q_slab *s, const char *p)
@@ -80,6 +81,8 @@ static void describe(struct q_buf *b, const void *p)
     else if (q_vfind(p, &start, &size))
         q_buf_printf(b, "inside a live object of size %zu at %p (offset %zu)", size, start,
                      (size_t)((const char *)p - (char *)start));
+    else if (q_mapped_holds(p))
+        q_buf_printf(b, "in a mapped image, where no block begins");
     else if (q_vresting(p))
         q_buf_printf(b, "already free (a large block)");
     else
