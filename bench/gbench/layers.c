@@ -9,8 +9,13 @@
  *     run-PAGES           an exact number of pages, the tail given back
  *     object-SIZE         a slab's object popped and freed, off the fast path of malloc()
  *     objects-SIZE        a thousand popped, then freed in the same order
+ *     cache-SIZE          an object of a named cache and back: the fast paths
+ *     caches-SIZE         a thousand taken, then freed in the same order: mostly the slow ones
  *     low-ORDER           one block of zone DMA32, written and back
  *     locked-ORDER        one block of zone DMA: locked, unlocked, given back to the kernel
+ *     kmap-PAGES          show one of so many pages without addresses and write to it, in turn
+ *     vmap-PAGES          so many of them in a row, from anywhere, and away again
+ *     area-PAGES          memory between guard pages, written at its start, and back
  *     mapping-MIB         a block with a mapping of its own, out of the cache and back
  */
 #include "shim.h"
@@ -20,8 +25,11 @@
 #include <unistd.h>
 
 #include "base/opt.h"
+#include "slab/cache.h"
 #include "slab/slab.h"
 #include "slab/slub.h"
+#include "zone/area.h"
+#include "zone/highmem.h"
 #include "zone/page_alloc.h"
 #include "zone/special.h"
 #include "zone/vmalloc.h"
@@ -29,6 +37,8 @@
 /* blocks at once: more than a per-CPU list keeps */
 #define DEEP 256
 #define OBJECTS 1024
+/* more pages than there are windows */
+#define FAR 2000
 
 static void check(bool good, const char *what)
 {
@@ -131,6 +141,65 @@ static void locked(struct shim *shim, size_t order)
     special(shim, Q_SPECIAL_DMA, order);
 }
 
+/* Pages of zone HIGHMEM, for as long as the program lives. */
+static struct q_page *high_page(size_t i)
+{
+    static struct q_page *all[FAR];
+    int error;
+
+    if (all[i] == NULL)
+        all[i] = q_special_alloc(Q_SPECIAL_HIGHMEM, 0, 1, false, &error);
+    check(all[i] != NULL, "no pages of zone HIGHMEM");
+    return all[i];
+}
+
+static void kmap(struct shim *shim, size_t pages)
+{
+    size_t i = 0;
+    int error;
+
+    for (size_t n; (n = shim_next(shim));)
+        while (n--) {
+            struct q_page *page = high_page(i++ % pages);
+            char *bytes = q_kmap(page, &error);
+
+            check(bytes != NULL, "no window");
+            *(volatile char *)bytes = 1;
+            q_kunmap(page);
+        }
+}
+
+static void vmap(struct shim *shim, size_t pages)
+{
+    struct quire_page *some[64];
+    int error;
+
+    for (size_t i = 0; i < pages; i++)
+        some[i] = (struct quire_page *)high_page(i * 7 % FAR);
+    for (size_t n; (n = shim_next(shim));)
+        while (n--) {
+            char *bytes = q_area_map(some, pages, &error);
+
+            check(bytes != NULL, "no area");
+            *(volatile char *)bytes = 1;
+            q_area_done(q_area_remove(bytes, true));
+        }
+}
+
+static void area(struct shim *shim, size_t pages)
+{
+    int error;
+
+    for (size_t n; (n = shim_next(shim));)
+        while (n--) {
+            char *bytes = q_area_alloc(pages << q_page_shift, &error);
+
+            check(bytes != NULL, "no area");
+            *(volatile char *)bytes = 1;
+            q_area_done(q_area_remove(bytes, false));
+        }
+}
+
 static void *take(size_t size)
 {
     void *object = q_slub_pop(q_heap_class(q_heap, size));
@@ -167,6 +236,67 @@ static void objects(struct shim *shim, size_t size)
         }
 }
 
+static struct q_cache *make_cache(size_t size)
+{
+    struct q_cache *c = NULL;
+
+    check(q_cache_create("layers", size, 0, 0, NULL, &c) == 0, "no cache");
+    return c;
+}
+
+static void *take_cached(struct q_cache *c)
+{
+    struct q_cache_fault fault;
+    void *object = q_cache_pop(c);
+
+    if (object == NULL)
+        object = q_cache_alloc_slow(c, &fault);
+    check(object != NULL, "no object");
+    *(volatile char *)object = 1;
+    return object;
+}
+
+static void give_cached(struct q_cache *c, void *object)
+{
+    struct q_cache_fault fault = {.result = Q_CACHE_OK};
+
+    if (!q_cache_push(c, object))
+        q_cache_free_slow(c, object, &fault);
+    check(fault.result == Q_CACHE_OK, "an object is not the cache's");
+}
+
+static void end_cache(struct q_cache *c)
+{
+    struct q_leaks leaks;
+
+    check(q_cache_destroy(c, &leaks), "objects are left");
+}
+
+static void cached(struct shim *shim, size_t size)
+{
+    struct q_cache *c = make_cache(size);
+
+    for (size_t n; (n = shim_next(shim));)
+        while (n--)
+            give_cached(c, take_cached(c));
+    end_cache(c);
+}
+
+static void many_cached(struct shim *shim, size_t size)
+{
+    static void *some[OBJECTS];
+    struct q_cache *c = make_cache(size);
+
+    for (size_t n; (n = shim_next(shim));)
+        for (; n; n -= OBJECTS) {
+            for (int i = 0; i < OBJECTS; i++)
+                some[i] = take_cached(c);
+            for (int i = 0; i < OBJECTS; i++)
+                give_cached(c, some[i]);
+        }
+    end_cache(c);
+}
+
 static void mapping(struct shim *shim, size_t mib)
 {
     for (size_t n; (n = shim_next(shim));)
@@ -194,6 +324,8 @@ int main(int argc, char **argv)
 {
     static const size_t orders[] = {0, 1, 2, 3, 4, 6, 9, 0};
     static const size_t few[] = {0, 2, 4, 0};
+    static const size_t windows[] = {1, 300, FAR, 0};
+    static const size_t rows[] = {1, 16, 64, 0};
     static const size_t pages[] = {9, 33, 300, 0};
     static const size_t sizes[] = {16, 64, 1024, 16384, 0};
     static const size_t mib[] = {8, 64, 0};
@@ -206,9 +338,14 @@ int main(int argc, char **argv)
     each("pages-zero", pages_zero, few, 1);
     each("low", low, few, 1);
     each("locked", locked, few, 1);
+    each("kmap", kmap, windows, 1);
+    each("vmap", vmap, rows, 1);
+    each("area", area, rows, 1);
     each("run", run, pages, 1);
     each("object", object, sizes, 1);
     each("objects", objects, sizes, OBJECTS);
+    each("cache", cached, sizes, 1);
+    each("caches", many_cached, sizes, OBJECTS);
     each("mapping", mapping, mib, 1);
     return shim_main(argc, argv);
 }

@@ -86,6 +86,15 @@ typedef unsigned quire_gfp_t;
 #define QUIRE_GFP_DMA32 16u
 #define QUIRE_GFP_DMA 32u
 
+/*
+ * HIGHMEM: pages without an address, mapped when they are needed (highmem.h),
+ * always zeroed. By page only: the functions that return an address fail with
+ * EINVAL. SECRET: the same, and not even the kernel can read them; EOPNOTSUPP
+ * where it has no memfd_secret(2), ENOMEM beyond RLIMIT_MEMLOCK.
+ */
+#define QUIRE_GFP_HIGHMEM 64u
+#define QUIRE_GFP_SECRET 128u
+
 /* 2^order pages in a row. */
 struct quire_page *quire_alloc_pages(quire_gfp_t gfp, unsigned order);
 
@@ -154,7 +163,10 @@ size_t quire_compound_nr(const struct quire_page *page);
 /* The smallest order whose blocks hold so many bytes; above QUIRE_MAX_ORDER where none does. */
 unsigned quire_get_order(size_t bytes);
 
-/* Where the page's memory is. NULL, and a complaint, where page is no page at all. */
+/*
+ * Where the page's memory is; NULL for HIGHMEM that is not mapped by quire_kmap(). NULL, and a
+ * complaint, where page is no page at all.
+ */
 void *quire_page_address(const struct quire_page *page);
 
 /*
@@ -173,7 +185,7 @@ void *quire_pfn_to_virt(size_t pfn);
 int quire_pfn_valid(size_t pfn);
 
 /*
- * The node whose memory the page was set up on; -1 for the zones DMA32 and DMA, and, with a
+ * The node whose memory the page was set up on; -1 for zones that serve only by name, and, with a
  * complaint, where page is no page.
  */
 int quire_page_to_nid(const struct quire_page *page);

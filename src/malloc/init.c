@@ -17,6 +17,7 @@
 #include "malloc/reserve.h"
 #include "quire/quire.h"
 #include "quire/stat.h"
+#include "slab/cache.h"
 #include "stat/stat.h"
 #include "zone/fork.h"
 
@@ -78,6 +79,7 @@ static void fork_child(void)
     q_lock_child_known();
     q_cow_fork_child();
     q_heap_after_fork();
+    q_cache_after_fork();
 }
 
 __attribute__((constructor(101))) static void quire_starts(void)

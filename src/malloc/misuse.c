@@ -8,6 +8,7 @@
  *   quire: quire_put_page(0x7f..e0, frame 12 at 0x7f..00): already free
  */
 #include "malloc/malloc.h"
+#include "malloc/objcache.h"
 #include "malloc/pages.h"
 
 #include <stdlib.h>
@@ -15,6 +16,7 @@
 #include "base/msg.h"
 #include "base/opt.h"
 #include "cow/map.h"
+#include "zone/area.h"
 #include "zone/vmalloc.h"
 
 static void describe_in_slab(struct q_buf *b, struct q_slab *s, const char *p)
@@ -53,7 +55,9 @@ static void describe_pages(struct q_buf *b, const struct q_page *page, const cha
     const char *start = q_any_address(head);
     size_t size = (size_t)head->nr << q_page_shift, off = (size_t)(p - start);
 
-    if (head->type == Q_PAGE_RUN && off < size && q_page_is_counted(head))
+    if (head->type == Q_PAGE_RUN && off < size && q_page_is_owned(head))
+        q_describe_owned(b, p);
+    else if (head->type == Q_PAGE_RUN && off < size && q_page_is_counted(head))
         q_buf_printf(b, "in a live block of pages, not malloc's (%u pages at %p, offset %zu)",
                      head->nr, (const void *)start, off);
     else if (head->type == Q_PAGE_RUN && off < size)
@@ -71,6 +75,8 @@ static void describe(struct q_buf *b, const void *p)
     struct q_page *page = q_any_page(p);
     void *start;
     size_t size;
+    uintptr_t at;
+    bool mapped;
 
     if (s != NULL)
         describe_in_slab(b, s, p);
@@ -83,6 +89,9 @@ static void describe(struct q_buf *b, const void *p)
                      (size_t)((const char *)p - (char *)start));
     else if (q_mapped_holds(p))
         q_buf_printf(b, "in a mapped image, where no block begins");
+    else if (q_area_find(p, &at, &size, &mapped))
+        q_buf_printf(b, "in an area of %s (%zu pages at %p)",
+                     mapped ? "quire_vmap()" : "quire_vmalloc()", size, (void *)at);
     else if (q_vresting(p))
         q_buf_printf(b, "already free (a large block)");
     else
@@ -90,7 +99,7 @@ static void describe(struct q_buf *b, const void *p)
                         "already given back)");
 }
 
-static void complain(const char *text)
+void q_complain(const char *text)
 {
     if (q_opt.misuse == Q_MISUSE_ABORT)
         q_die("%s", text);
@@ -104,7 +113,7 @@ void q_misuse(const char *caller, const void *p)
 
     q_buf_printf(&b, "%s(%p): ", caller, p);
     describe(&b, p);
-    complain(text);
+    q_complain(text);
 }
 
 void q_misuse_size(const char *caller, const void *p, size_t given, size_t holds)
@@ -113,7 +122,7 @@ void q_misuse_size(const char *caller, const void *p, size_t given, size_t holds
     struct q_buf b = {.at = text, .size = sizeof(text)};
 
     q_buf_printf(&b, "%s(%p): wrong size %zu for an object of size %zu", caller, p, given, holds);
-    complain(text);
+    q_complain(text);
 }
 
 /* What a struct page stands for that is not what the caller needs. */
@@ -126,6 +135,8 @@ static void describe_page(struct q_buf *b, const struct q_page *page)
         q_buf_printf(b, "holds objects of malloc's");
     else if (head->type != Q_PAGE_RUN || at >= head->nr)
         q_buf_printf(b, "already free");
+    else if (q_page_is_owned(head))
+        q_describe_owned(b, q_page_address(page));
     else if (!q_page_is_counted(head))
         q_buf_printf(b, "belongs to malloc (a block of %u pages at %p)", head->nr,
                      q_any_address(head));
@@ -151,7 +162,7 @@ void q_misuse_page(const char *caller, const struct q_page *page)
 
     name_page(&b, caller, page);
     describe_page(&b, page);
-    complain(text);
+    q_complain(text);
 }
 
 void q_misuse_page_nr(const char *caller, const struct q_page *head, size_t nr)
@@ -161,7 +172,35 @@ void q_misuse_page_nr(const char *caller, const struct q_page *head, size_t nr)
 
     name_page(&b, caller, head);
     q_buf_printf(&b, "wrong length of %zu pages for a block of %u pages", nr, head->nr);
-    complain(text);
+    q_complain(text);
+}
+
+void q_misuse_text(const char *caller, const void *p, const char *text)
+{
+    char line[400];
+    struct q_buf b = {.at = line, .size = sizeof(line)};
+
+    q_buf_printf(&b, "%s(%p): %s", caller, p, text);
+    complain(line);
+}
+
+void q_misuse_area(const char *caller, const void *p)
+{
+    char text[200];
+    struct q_buf b = {.at = text, .size = sizeof(text)};
+    uintptr_t addr;
+    size_t nr;
+    bool mapped;
+
+    if (q_interrupted())
+        q_buf_printf(&b, "in a signal handler that interrupted the allocator");
+    else if (q_area_find(p, &addr, &nr, &mapped))
+        q_buf_printf(&b, "%s area of %s (%zu pages at %p)",
+                     addr == (uintptr_t)p ? "that is an" : "not the start of the",
+                     mapped ? "quire_vmap()" : "quire_vmalloc()", nr, (void *)addr);
+    else
+        q_buf_printf(&b, "no area begins there");
+    q_misuse_text(caller, p, text);
 }
 
 void q_misuse_no_page(const char *caller, const void *page)
@@ -171,5 +210,5 @@ void q_misuse_no_page(const char *caller, const void *page)
 
     q_buf_printf(&b, "%s(%p): not a page (those come from quire_alloc_pages() and its like)",
                  caller, page);
-    complain(text);
+    q_complain(text);
 }

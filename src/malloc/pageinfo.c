@@ -7,7 +7,9 @@
  */
 #include "malloc/pages.h"
 
+#include "malloc/malloc.h"
 #include "numa/topology.h"
+#include "zone/highmem.h"
 
 struct q_page *q_page_in(const char *caller, const struct quire_page *page)
 {
@@ -29,12 +31,22 @@ Q_PUBLIC void *quire_page_address(const struct quire_page *page)
 {
     struct q_page *inner = q_page_in("quire_page_address", page);
 
-    return inner != NULL ? q_any_address(inner) : NULL;
+    if (inner == NULL)
+        return NULL;
+    return q_page_is_high(inner) ? q_kmap_address(inner) : q_any_address(inner);
+}
+
+/* Any page, mapped ones included. */
+static struct q_page *page_at(const void *addr)
+{
+    struct q_page *page = q_any_page(addr);
+
+    return page != NULL || q_interrupted() ? page : q_kmap_page(addr);
 }
 
 Q_PUBLIC struct quire_page *quire_virt_to_page(const void *addr)
 {
-    return q_page_out(q_any_page(addr));
+    return q_page_out(page_at(addr));
 }
 
 Q_PUBLIC size_t quire_page_to_pfn(const struct quire_page *page)
@@ -51,7 +63,7 @@ Q_PUBLIC struct quire_page *quire_pfn_to_page(size_t pfn)
 
 Q_PUBLIC size_t quire_virt_to_pfn(const void *addr)
 {
-    struct q_page *page = q_any_page(addr);
+    struct q_page *page = page_at(addr);
 
     return page != NULL ? q_any_pfn(page) : QUIRE_BAD_PFN;
 }

@@ -16,7 +16,8 @@
 #include "numa/topology.h"
 #include "zone/page_alloc.h"
 
-#define ZONE_FLAGS (QUIRE_GFP_DMA32 | QUIRE_GFP_DMA)
+#define HIGH_FLAGS (QUIRE_GFP_HIGHMEM | QUIRE_GFP_SECRET)
+#define ZONE_FLAGS (QUIRE_GFP_DMA32 | QUIRE_GFP_DMA | HIGH_FLAGS)
 #define MOVE_FLAGS (QUIRE_GFP_MOVABLE | QUIRE_GFP_RECLAIMABLE | QUIRE_GFP_THISNODE)
 #define ALL_FLAGS (QUIRE_GFP_ZERO | MOVE_FLAGS | ZONE_FLAGS)
 #define BLOCK_MAX ((size_t)1 << Q_MAX_ORDER)
@@ -45,6 +46,13 @@ static bool flags_fit(quire_gfp_t gfp)
            (zone == 0 || (gfp & MOVE_FLAGS) == 0);
 }
 
+static enum q_special kind_of(quire_gfp_t gfp)
+{
+    if (gfp & HIGH_FLAGS)
+        return gfp & QUIRE_GFP_SECRET ? Q_SPECIAL_SECRET : Q_SPECIAL_HIGHMEM;
+    return gfp & QUIRE_GFP_DMA32 ? Q_SPECIAL_DMA32 : Q_SPECIAL_DMA;
+}
+
 /*
  * nr pages at a multiple of 2^order, which is enough for them, from the zone
  * that the flags name. NULL: *error says why.
@@ -55,8 +63,7 @@ static struct q_page *get(struct q_place from, quire_gfp_t gfp, unsigned order, 
     *error = ENOMEM;
     if ((gfp & ZONE_FLAGS) == 0)
         return q_alloc_on(from, inner_gfp(gfp), order, nr);
-    enum q_special kind = gfp & QUIRE_GFP_DMA32 ? Q_SPECIAL_DMA32 : Q_SPECIAL_DMA;
-    return q_special_alloc(kind, order, nr, (gfp & QUIRE_GFP_ZERO) != 0, error);
+    return q_special_alloc(kind_of(gfp), order, nr, (gfp & QUIRE_GFP_ZERO) != 0, error);
 }
 
 /* Enter the allocator to get nr pages; false with errno set where that cannot be. */
@@ -142,8 +149,16 @@ Q_PUBLIC struct quire_page *quire_alloc_page(quire_gfp_t gfp)
     return quire_alloc_pages(gfp, 0);
 }
 
+/* For what is to be known by its address. */
+static bool has_address(quire_gfp_t gfp)
+{
+    return (gfp & HIGH_FLAGS) == 0 || fail(EINVAL);
+}
+
 Q_PUBLIC void *quire_get_free_pages(quire_gfp_t gfp, unsigned order)
 {
+    if (!has_address(gfp))
+        return NULL;
     return address_or_null(alloc_order(QUIRE_NODE_LOCAL, gfp, order));
 }
 
@@ -170,7 +185,7 @@ Q_PUBLIC void *quire_alloc_pages_exact(size_t bytes, quire_gfp_t gfp)
     size_t nr = pages_of_bytes(bytes);
     int error;
 
-    if (!begin(gfp, nr))
+    if (!has_address(gfp) || !begin(gfp, nr))
         return NULL;
     struct q_page *page = get(q_place_by_policy(), gfp, q_ceil_log2(nr), nr, &error);
     return address_or_null(end(page, error));
@@ -236,8 +251,7 @@ Q_PUBLIC size_t quire_alloc_pages_bulk(quire_gfp_t gfp, size_t nr, struct quire_
     return nr - empty;
 }
 
-/* Drop a reference; with the last the run is free. Keeps errno. */
-static void put(const char *caller, struct q_page *head)
+void q_page_drop(const char *caller, struct q_page *head)
 {
     enum q_put left = q_page_put(head);
 
@@ -261,8 +275,7 @@ static void put(const char *caller, struct q_page *head)
     }
 }
 
-/* The counted head for page; NULL after complaining. */
-static struct q_page *head_of(const char *caller, const struct quire_page *outer)
+struct q_page *q_page_head_of(const char *caller, const struct quire_page *outer)
 {
     struct q_page *page = q_page_in(caller, outer), *head = NULL;
 
@@ -292,7 +305,7 @@ static void free_nr(const char *caller, const struct quire_page *outer, size_t n
     struct q_page *page = outer != NULL ? q_page_in(caller, outer) : NULL;
 
     if (page != NULL && (page = head_of_nr(caller, page, nr)) != NULL)
-        put(caller, page);
+        q_page_drop(caller, page);
 }
 
 static void free_at(const char *caller, void *addr, size_t nr)
@@ -306,7 +319,7 @@ static void free_at(const char *caller, void *addr, size_t nr)
         return;
     }
     if ((page = head_of_nr(caller, page, nr)) != NULL)
-        put(caller, page);
+        q_page_drop(caller, page);
 }
 
 Q_PUBLIC void quire_free_pages(struct quire_page *page, unsigned order)
@@ -336,7 +349,7 @@ Q_PUBLIC void quire_free_pages_exact(void *addr, size_t bytes)
 
 Q_PUBLIC void quire_get_page(struct quire_page *page)
 {
-    struct q_page *head = head_of("quire_get_page", page);
+    struct q_page *head = q_page_head_of("quire_get_page", page);
 
     if (head != NULL && !q_page_get(head))
         q_misuse_page("quire_get_page", head);
@@ -344,26 +357,27 @@ Q_PUBLIC void quire_get_page(struct quire_page *page)
 
 Q_PUBLIC void quire_put_page(struct quire_page *page)
 {
-    struct q_page *head = head_of("quire_put_page", page);
+    struct q_page *head = q_page_head_of("quire_put_page", page);
 
     if (head != NULL)
-        put("quire_put_page", head);
+        q_page_drop("quire_put_page", head);
 }
 
 Q_PUBLIC void quire_free_pages_bulk(size_t nr, struct quire_page **pages)
 {
     for (size_t i = 0; i < nr; i++) {
-        struct q_page *head = pages[i] != NULL ? head_of("quire_free_pages_bulk", pages[i]) : NULL;
+        struct q_page *head =
+            pages[i] != NULL ? q_page_head_of("quire_free_pages_bulk", pages[i]) : NULL;
 
         pages[i] = NULL;
         if (head != NULL)
-            put("quire_free_pages_bulk", head);
+            q_page_drop("quire_free_pages_bulk", head);
     }
 }
 
 Q_PUBLIC int quire_split_page(struct quire_page *outer, unsigned order)
 {
-    struct q_page *head = head_of("quire_split_page", outer);
+    struct q_page *head = q_page_head_of("quire_split_page", outer);
     int error = 0;
 
     if (head == NULL || q_page_out(head) != outer || head->nr != pages_of_order(order))

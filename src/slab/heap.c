@@ -7,6 +7,7 @@
 
 #include "base/msg.h"
 #include "numa/mempolicy.h"
+#include "slab/cache.h"
 #include "slab/slub.h"
 
 /* Thread pointers nearer than this, times the factor of slab.h, are taken for too near. */
@@ -286,6 +287,7 @@ static void thread_ends(void *arg)
 
     if (++round < PTHREAD_DESTRUCTOR_ITERATIONS && pthread_setspecific(exit_key, heap) == 0)
         return;
+    q_cache_thread_ends(heap);
     gone = true;
     q_heap = &q_heap_none;
     q_heap_exit(heap);

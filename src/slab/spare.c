@@ -10,6 +10,7 @@
 #include "base/msg.h"
 #include "base/opt.h"
 #include "numa/mempolicy.h"
+#include "slab/cache.h"
 #include "slab/slub.h"
 
 static struct q_lock init_lock, spare_lock;
@@ -96,6 +97,7 @@ void *q_node_alloc(unsigned nid, unsigned cls)
 
 void q_slub_fork_prepare(bool patient)
 {
+    q_cache_fork_prepare(patient);
     q_lock_for_fork(&init_lock, patient);
     q_lock_for_fork(&spare_lock, patient);
     q_lock_for_fork(&q_heap_lock, patient);
@@ -110,6 +112,7 @@ void q_slub_fork_parent(void)
     q_unlock_for_fork(&q_heap_lock);
     q_unlock_for_fork(&spare_lock);
     q_unlock_for_fork(&init_lock);
+    q_cache_fork_parent();
 }
 
 void q_slub_fork_child(void)
@@ -123,4 +126,5 @@ void q_slub_fork_child(void)
         memset(on_node, 0, sizeof(on_node));
     }
     q_lock_after_fork(&init_lock);
+    q_cache_fork_child();
 }

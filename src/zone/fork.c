@@ -8,9 +8,10 @@
 #include "zone/fork.h"
 
 #include "numa/topology.h"
+#include "zone/area.h"
+#include "zone/highmem.h"
 #include "zone/collapse.h"
 #include "zone/salvage.h"
-#include "zone/special.h"
 #include "zone/vmalloc.h"
 
 typedef void (*lock_fn)(struct q_lock *l);
@@ -35,6 +36,8 @@ static void each_lock(lock_fn fn)
         for (unsigned type = 0; q_nodes[nid] != NULL && type < Q_NR_ZONES; type++)
             fn(&q_nodes[nid]->zones[type].lock);
     q_special_each_lock(fn);
+    fn(&q_kmap_lock);
+    fn(&q_area_lock);
     fn(&q_vm_lock);
     fn(&q_mem_lock);
 }
@@ -64,6 +67,8 @@ void q_zone_fork_child(void)
         for (unsigned type = 0; q_nodes[nid] != NULL && type < Q_NR_ZONES; type++)
             zone_after_fork(&q_nodes[nid]->zones[type]);
     q_special_fork_child();
+    q_kmap_fork_child();
+    q_lock_after_fork(&q_area_lock); /* a list is changed by one store */
     q_vmalloc_fork_child(q_lock_after_fork(&q_vm_lock));
     q_lock_after_fork(&q_mem_lock); /* metadata is handed out by one addition */
     q_collapse_fork_child();

@@ -9,6 +9,7 @@
  *               +---------+--------------------------+
  *   malloc      |    0    |            1             |
  *   page        | COUNTED | references; 0: being freed |
+ *   owned       |    0    |            2             |  by an object cache or a heap
  *               +---------+--------------------------+
  *
  * All pages of a run share the count of its head. A counted run starts at a
@@ -26,6 +27,7 @@
 
 #define Q_PAGE_COUNTED (1u << 31)
 #define Q_PAGE_COUNT_MAX (Q_PAGE_COUNTED - 1)
+#define Q_PAGE_OWNED 2u
 
 /* The run at page, just allocated, is held by count from now on: by one reference. */
 Q_INLINE void q_page_set_counted(struct q_page *page)
@@ -39,6 +41,26 @@ Q_INLINE void q_page_set_plain(struct q_page *page)
 {
     /* Relaxed: by the thread that put the last reference, so nobody else uses it. */
     __atomic_store_n(&page->refcount, 1, __ATOMIC_RELAXED);
+}
+
+/* The run at page, just allocated, belongs to an object cache or a heap (slab/unit.h). */
+Q_INLINE void q_page_set_owned(struct q_page *page)
+{
+    /* Relaxed: as above. */
+    __atomic_store_n(&page->refcount, Q_PAGE_OWNED, __ATOMIC_RELAXED);
+}
+
+Q_INLINE bool q_page_is_owned(const struct q_page *page)
+{
+    /* Relaxed: set before anything in the run was handed out, and stays until it is freed. */
+    return __atomic_load_n(&page->refcount, __ATOMIC_RELAXED) == Q_PAGE_OWNED;
+}
+
+/* Whether this run is a block of malloc's. */
+Q_INLINE bool q_page_is_plain(const struct q_page *page)
+{
+    /* Relaxed: as above. */
+    return __atomic_load_n(&page->refcount, __ATOMIC_RELAXED) == 1;
 }
 
 /* Whether this run belongs to the page interface. */

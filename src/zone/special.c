@@ -20,6 +20,8 @@ struct q_special_zone q_special_zones[Q_NR_SPECIAL];
 const struct q_special_ops *const q_special_ops[Q_NR_SPECIAL] = {
     [Q_SPECIAL_DMA32] = &q_dma32_ops,
     [Q_SPECIAL_DMA] = &q_dma_ops,
+    [Q_SPECIAL_HIGHMEM] = &q_highmem_ops,
+    [Q_SPECIAL_SECRET] = &q_secret_ops,
 };
 
 static struct q_lock section_lock;
@@ -144,12 +146,15 @@ static bool make_chunk(unsigned k)
 static void publish(uint32_t section, const struct q_section *s)
 {
     *section_at(section) = *s;
-    uint32_t slot = hash_slot(s->addr);
-    while (atomic_load_explicit(&hash[slot], memory_order_relaxed) != 0)
-        slot = (slot + 1) % HASH_SIZE;
-    hashed++;
-    /* Release: whoever finds the entry sees the section. */
-    atomic_store_explicit(&hash[slot], section + 1, memory_order_release);
+    if (s->addr != 0) {
+        uint32_t slot = hash_slot(s->addr);
+
+        while (atomic_load_explicit(&hash[slot], memory_order_relaxed) != 0)
+            slot = (slot + 1) % HASH_SIZE;
+        hashed++;
+        /* Release: whoever finds the entry sees the section. */
+        atomic_store_explicit(&hash[slot], section + 1, memory_order_release);
+    }
     /* Release: as above, for those who come by a struct page. */
     atomic_store_explicit(&nr_sections, section + 1, memory_order_release);
 }
@@ -249,7 +254,10 @@ static void free_run(struct q_page *head)
     q_lock(&s->zone->lock);
     s->zone->nr_free_calls++;
     s->zone->nr_given_back += written ? 0 : nr;
-    give(s, head, nr, written);
+    if (!s->inherited)
+        give(s, head, nr, written);
+    else
+        head->type = Q_PAGE_NONE; /* its parent may still use it */
     q_unlock(&s->zone->lock);
     q_uncharge_outside(nr);
 }
@@ -293,6 +301,16 @@ static bool charge(size_t nr)
     return q_charge_outside(nr) || (q_last_resort() && q_charge_outside(nr));
 }
 
+/* What could not be cleaned when it was freed is never shown to the next owner of a file's page. */
+static bool make_zero(const struct q_section *s, struct q_page *page, bool asked)
+{
+    if (s->addr == 0)
+        return q_special_ops[q_special_kind(s)]->clean(s, (size_t)(page - s->pages), page->nr);
+    if (asked)
+        memset(q_special_address(page), 0, (size_t)page->nr << q_page_shift);
+    return true;
+}
+
 struct q_page *q_special_alloc(enum q_special kind, unsigned order, size_t nr, bool zero,
                                int *error)
 {
@@ -313,8 +331,11 @@ struct q_page *q_special_alloc(enum q_special kind, unsigned order, size_t nr, b
         free_run(page);
         return NULL;
     }
-    if (zero && written > 0)
-        memset(q_special_address(page), 0, nr << q_page_shift);
+    if (written > 0 && !make_zero(s, page, zero)) {
+        free_run(page);
+        *error = ENOMEM;
+        return NULL;
+    }
     return page;
 }
 
@@ -398,10 +419,26 @@ static void salvage(struct q_special_zone *zone)
     }
 }
 
+/*
+ * A file is not copied by fork. What the child inherited stays readable and
+ * is its parent's as well; what it allocates comes from a file of its own.
+ */
+static void leave_file(struct q_special_zone *zone)
+{
+    for (uint32_t i = 0; i < sections_seen(); i++)
+        section_at(i)->inherited |= section_at(i)->zone == zone;
+    zone->present_pages -= q_min(zone->present_pages, zone->buddy.nr_free_pages);
+    zone->buddy = (struct q_buddy){0};
+    zone->nr_written = 0;
+    zone->file = (struct q_section){.inode = 0};
+}
+
 void q_special_fork_child(void)
 {
     for (unsigned kind = 0; kind < Q_NR_SPECIAL; kind++)
         if (q_lock_after_fork(&q_special_zones[kind].lock))
             salvage(&q_special_zones[kind]);
+    leave_file(&q_special_zones[Q_SPECIAL_HIGHMEM]);
+    leave_file(&q_special_zones[Q_SPECIAL_SECRET]);
     q_lock_after_fork(&section_lock); /* a section is published when it is whole */
 }

@@ -3,6 +3,8 @@
  *
  *   DMA32     addresses below 4 GiB                     special_map.c
  *   DMA       locked in memory, never swapped           special_map.c
+ *   HIGHMEM   pages of a file, without an address       highmem.c
+ *   SECRET    the same in a file that the kernel hides  highmem.c
  *
  * Their memory comes online one section (a largest block) at a time, wherever
  * it can be had. The struct pages of all sections stand in a few arrays of
@@ -35,6 +37,8 @@
 enum q_special {
     Q_SPECIAL_DMA32,
     Q_SPECIAL_DMA,
+    Q_SPECIAL_HIGHMEM,
+    Q_SPECIAL_SECRET,
     Q_NR_SPECIAL,
 };
 
@@ -43,14 +47,19 @@ enum q_special {
 struct q_section {
     struct q_special_zone *zone;
     struct q_page *pages; /* 2^Q_MAX_ORDER of them, aligned to their size */
-    uintptr_t addr;       /* where they lie */
+    uintptr_t addr;       /* where they lie; 0: in a file */
+    size_t offset;        /* in the file, */
+    int fd;               /* this one, if it still is: a program may close any number */
+    uint64_t dev, inode;
+    bool inherited; /* the file is the parent's: this is a forked child's view of it */
 };
 
 struct q_special_zone {
     struct q_lock lock;
     struct q_buddy buddy;
     size_t present_pages, nr_written, nr_alloc, nr_free_calls, nr_given_back;
-    uintptr_t cursor; /* DMA32: where the last section was found */
+    uintptr_t cursor;      /* DMA32: where the last section was found */
+    struct q_section file; /* HIGHMEM: the file, offset: its length; inode 0: none yet */
 };
 
 /* What a zone does its own way. Errors are negative errnos. */
@@ -101,7 +110,7 @@ Q_INLINE enum q_special q_special_kind(const struct q_section *s)
     return (enum q_special)(s->zone - q_special_zones);
 }
 
-/* Address of a page; and the page at an address, NULL where there is none. */
+/* Address of a page that has one by nature; and the page at such an address; NULL for others. */
 void *q_special_address(const struct q_page *page);
 struct q_page *q_special_virt_to_page(const void *p);
 
@@ -113,7 +122,6 @@ struct q_page *q_special_pfn_to_page(size_t pfn);
 void q_special_each_lock(void (*fn)(struct q_lock *l));
 void q_special_fork_child(void);
 
-/* The zones whose sections lie at addresses. */
-extern const struct q_special_ops q_dma32_ops, q_dma_ops;
+extern const struct q_special_ops q_dma32_ops, q_dma_ops, q_highmem_ops, q_secret_ops;
 
 #endif

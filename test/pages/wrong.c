@@ -2,6 +2,7 @@
  * wrong.c - wrong use of pages: each is answered by one line that names the function and what the
  * page is, and by abort(); or, with misuse:report, by the line alone, and nothing else is harmed.
  */
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,7 @@
 #include <unistd.h>
 
 #include "../conform/conform.h"
+#include "quire/highmem.h"
 #include "quire/page.h"
 #include "quire/quire.h"
 
@@ -166,6 +168,106 @@ static void wrong_order_low(void)
     quire_put_free_pages(quire_page_address(low_page()), 3);
 }
 
+static struct quire_page *high_page(void)
+{
+    return quire_alloc_page(QUIRE_GFP_HIGHMEM);
+}
+
+static void double_put_high(void)
+{
+    struct quire_page *page = high_page();
+
+    quire_put_page(page);
+    quire_put_page(page);
+}
+
+static void kunmap_of_unmapped(void)
+{
+    struct quire_page *page = high_page();
+
+    quire_kmap(page);
+    quire_kunmap(page);
+    quire_kunmap(page);
+}
+
+static void kunmap_of_freed(void)
+{
+    struct quire_page *page = high_page();
+
+    quire_put_page(page);
+    quire_kunmap(page);
+}
+
+static void out_of_order(void)
+{
+    char *first = quire_kmap_local(high_page()), *second = quire_kmap_local(high_page());
+
+    quire_kunmap_local(first);
+    quire_kunmap_local(second);
+}
+
+static void nothing_mapped(void)
+{
+    char *p = quire_kmap_local(high_page());
+
+    quire_kunmap_local(p);
+    quire_kunmap_local(p);
+}
+
+static char *elsewhere;
+
+static void *map_elsewhere(void *arg)
+{
+    elsewhere = quire_kmap_local(arg);
+    return NULL;
+}
+
+static void another_thread(void)
+{
+    struct quire_page *mine = high_page(), *others = high_page();
+    pthread_t thread;
+
+    quire_kmap_local(mine);
+    pthread_create(&thread, NULL, map_elsewhere, others);
+    pthread_join(thread, NULL);
+    quire_kunmap_local(elsewhere);
+}
+
+static void no_window(void)
+{
+    quire_kunmap_local(&block);
+}
+
+static void vfree_twice(void)
+{
+    char *p = quire_vmalloc(1);
+
+    quire_vfree(p);
+    quire_vfree(p);
+}
+
+static void vfree_inside(void)
+{
+    quire_vfree((char *)quire_vmalloc(100000) + 1);
+}
+
+static void vunmap_of_vmalloc(void)
+{
+    quire_vunmap(quire_vmalloc(1));
+}
+
+static void vfree_of_vmap(void)
+{
+    struct quire_page *page = high_page();
+
+    quire_vfree(quire_vmap(&page, 1));
+}
+
+static void free_of_vmalloc(void)
+{
+    free(quire_vmalloc(1));
+}
+
 static void bulk_twice(void)
 {
     struct quire_page *pages[2] = {single, single};
@@ -204,6 +306,22 @@ static const struct wrong {
     {"free() of low pages", "free(", "in a live block of pages", malloc_frees_low_pages},
     {"wrong order, DMA32", "quire_put_free_pages(", "wrong length of 8 pages for a block of 2",
      wrong_order_low},
+    {"double put, HIGHMEM", "quire_put_page(", "already free", double_put_high},
+    {"kunmap of what is not mapped", "quire_kunmap(", "not mapped by quire_kmap()",
+     kunmap_of_unmapped},
+    {"kunmap of a free page", "quire_kunmap(", "already free", kunmap_of_freed},
+    {"kunmap_local out of order", "quire_kunmap_local(", "out of order: the last one mapped is 0x",
+     out_of_order},
+    {"kunmap_local of nothing", "quire_kunmap_local(", "this thread has nothing mapped",
+     nothing_mapped},
+    {"kunmap_local for another thread", "quire_kunmap_local(", "in a window of another thread",
+     another_thread},
+    {"kunmap_local of no window", "quire_kunmap_local(", "not an address that", no_window},
+    {"vfree twice", "quire_vfree(", "no area begins there", vfree_twice},
+    {"vfree inside", "quire_vfree(", "not the start of the area of quire_vmalloc()", vfree_inside},
+    {"vunmap of vmalloc", "quire_vunmap(", "that is an area of quire_vmalloc()", vunmap_of_vmalloc},
+    {"vfree of vmap", "quire_vfree(", "that is an area of quire_vmap()", vfree_of_vmap},
+    {"free() of vmalloc", "free(", "in an area of quire_vmalloc()", free_of_vmalloc},
     {"twice in a bulk", "quire_free_pages_bulk(", "already free", bulk_twice},
 };
 
