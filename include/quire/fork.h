@@ -54,11 +54,11 @@ enum quire_fork_method {
 };
 
 struct quire_fork_stat {
-    int method;                /* enum quire_fork_method: what the next fork of this process will be */
-    int sharing;               /* 1: a child shares the heap now */
-    const char *why_not;       /* why not QUIRE_FORK_SHARED; NULL where it is */
-    uint64_t forks;            /* by this process, and before it was made, since fork:shared is in force */
-    uint64_t faults;           /* first touches after a fork that had to be served */
+    int method;          /* enum quire_fork_method: what the next fork of this process will be */
+    int sharing;         /* 1: a child shares the heap now */
+    const char *why_not; /* why not QUIRE_FORK_SHARED; NULL where it is */
+    uint64_t forks;  /* by this process, and before it was made, since fork:shared is in force */
+    uint64_t faults; /* first touches after a fork that had to be served */
     uint64_t broken_bytes;     /* memory that was made private in children before a write here */
     uint64_t longest_stall_ns; /* longest time it took to serve one of them */
 };

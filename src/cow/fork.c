@@ -41,9 +41,8 @@ static struct q_lock fork_lock;
 static struct {
     bool under_way;
     unsigned inner; /* forks by signal handlers that interrupted it: their children are refused */
-    bool cut; /* private mappings are in place */
+    bool cut;       /* private mappings are in place */
     struct q_sharer *entry;
-    uint32_t own_cookie;
     int ends[2]; /* a pipe, whose other end closes when the child is entered, or was never there */
 } now;
 
@@ -80,9 +79,22 @@ static bool move(uintptr_t from, uintptr_t to, size_t len, int flags)
     return !q_sys_failed(ret);
 }
 
+/* False: the table is full. */
+static bool new_entry(void)
+{
+    now.entry = q_sharer_new();
+    if (now.entry == NULL && q_share_mode() == Q_SHARE_FIRST &&
+        q_share_call(Q_CALL_SWEEP, 0, 0) >= 0)
+        now.entry = q_sharer_new();
+    if (now.entry != NULL)
+        q_share.cookie.next = now.entry->cookie;
+    return now.entry != NULL;
+}
+
 static bool begin(void)
 {
-    if (q_share_call(Q_CALL_CUT, 0, 0) != 0)
+    /* The entry comes after the cut: before, the keeper might wait for that child to be born. */
+    if (q_share_call(Q_CALL_CUT, 0, 0) != 0 || !new_entry())
         return false;
     for (unsigned i = 0; i < q_share.nr_cuts; i++) {
         struct q_cut *c = &q_share.cut[i];
@@ -153,15 +165,6 @@ static void copy_all(void)
     atomic_store_explicit(&q_share.frozen, true, memory_order_relaxed);
 }
 
-static struct q_sharer *new_entry(void)
-{
-    struct q_sharer *s = q_sharer_new();
-
-    if (s == NULL && q_share_mode() == Q_SHARE_FIRST && q_share_call(Q_CALL_SWEEP, 0, 0) >= 0)
-        s = q_sharer_new();
-    return s;
-}
-
 static bool stack_in_heap(void)
 {
     return q_share_has((uintptr_t)__builtin_frame_address(0)) || q_share_has(q_thread_pointer());
@@ -183,20 +186,17 @@ void q_share_fork_prepare(void)
         return;
     uint64_t mask = q_signals_block();
     now.under_way = true;
-    now.entry = new_entry();
+    now.entry = NULL;
     now.ends[0] = now.ends[1] = -1;
-    now.own_cookie = q_share.cookie;
-    if (now.entry != NULL)
-        q_share.cookie = now.entry->cookie;
     if (!quick)
         q_arch_syscall6(SYS_pipe2, (long)now.ends, O_CLOEXEC, 0, 0, 0, 0);
     if (q_share_mode() == Q_SHARE_FIRST) {
-        now.cut = now.entry != NULL && !stack_in_heap() && begin();
+        now.cut = !stack_in_heap() && begin();
         if (!now.cut)
             q_share_call(Q_CALL_PRIVATE, 0, 0);
     } else {
         inherit(true);
-        if (now.entry == NULL)
+        if (!new_entry())
             copy_all();
     }
     atomic_fetch_add_explicit(&q_share.forks, 1, memory_order_relaxed);
@@ -225,8 +225,7 @@ static void wait_for_child(void)
             ;
         close_end(&now.ends[0]);
     } else {
-        while (atomic_load_explicit(&now.entry->state, memory_order_acquire) ==
-                   Q_SHARER_UNBORN &&
+        while (atomic_load_explicit(&now.entry->state, memory_order_acquire) == Q_SHARER_UNBORN &&
                q_clock_coarse() - start < BIRTH_NS)
             q_arch_syscall6(SYS_nanosleep, (long)&little, 0, 0, 0, 0, 0);
     }
@@ -261,7 +260,7 @@ void q_share_fork_parent(void)
 {
     if (!q_lock_is_mine(&fork_lock) || !now.under_way || now.inner > 0)
         return;
-    q_share.cookie = now.own_cookie;
+    q_share.cookie.next = 0;
     if (!quick)
         finish(0);
 }
@@ -272,6 +271,9 @@ static void enter_child(struct q_sharer *s)
 {
     uint32_t from = Q_SHARER_UNBORN;
 
+    /* In this order: one of the two says so at any time. */
+    __atomic_store_n(&q_share.cookie.own, s->cookie, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&q_share.cookie.next, 0, __ATOMIC_SEQ_CST);
     /* In another pid namespace its number means nothing to the keeper. */
     if ((int)q_arch_syscall6(SYS_getppid, 0, 0, 0, 0, 0, 0) == s->creator)
         q_sharer_born(s, q_getpid());

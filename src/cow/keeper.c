@@ -64,8 +64,7 @@ static char *map_file(uintptr_t start, size_t len, int flags)
     if (q_sys_failed(ret))
         return NULL;
     /* Nobody inherits it shared. A child that ran no fork handler finds nothing there. */
-    if ((flags & MAP_SHARED) != 0 &&
-        q_madvise((void *)ret, len, MADV_DONTFORK) != 0) {
+    if ((flags & MAP_SHARED) != 0 && q_madvise((void *)ret, len, MADV_DONTFORK) != 0) {
         q_munmap((void *)ret, len);
         return NULL;
     }
@@ -192,7 +191,8 @@ static void serve_write(uintptr_t page, const struct q_span *span)
     if (q_sharers_break(page, end - page) != 0) {
         end = page + q_page_size();
         if (q_sharers_break(page, q_page_size()) != 0) {
-            go_private("a child could not be reached (permissions, memory, a fork of its own that hangs)");
+            go_private(
+                "a child could not be reached (permissions, memory, a fork of its own that hangs)");
             return;
         }
     }
@@ -227,7 +227,7 @@ static void serve_open(uintptr_t page, const struct q_span *span, bool write)
 {
     uint64_t t = q_clock_fine();
 
-    if (!q_sharers_alive()) {
+    if (!q_sharers_alive(write)) {
         atomic_store_explicit(&q_linear_pinned, false, memory_order_relaxed);
         let_be(page, span);
         return;
@@ -325,8 +325,7 @@ static long settle(void)
             c++;
         uintptr_t copy = page - c->start + c->written;
         if (q_arch_syscall6(SYS_pread64, q_keeper.pagemap, (long)&entry, sizeof(entry),
-                            (long)((copy >> q_page_shift) * sizeof(entry)), 0,
-                            0) != sizeof(entry))
+                            (long)((copy >> q_page_shift) * sizeof(entry)), 0, 0) != sizeof(entry))
             return -EIO;
         if (!q_pm_private(entry))
             continue;
@@ -381,7 +380,7 @@ static long answer(enum q_call op, uintptr_t at, size_t len)
         clear_cuts();
         return 0;
     case Q_CALL_SWEEP:
-        if (q_sharers_alive())
+        if (q_sharers_alive(false))
             return 1;
         atomic_store_explicit(&q_linear_pinned, false, memory_order_relaxed);
         return 0;

@@ -26,7 +26,8 @@
 
 #define BATCH 512u
 #define SWEEP_MS 50u
-#define MAX_HOLES 4096u /* mappings that giving memory back may cost a child; each cuts one in two */
+#define MAX_HOLES                                                                                  \
+    4096u /* mappings that giving memory back may cost a child; each cuts one in two */
 
 struct q_share q_share;
 
@@ -186,8 +187,8 @@ static bool try_out(void)
 
 static long open_pagemap(void)
 {
-    return q_arch_syscall6(SYS_openat, AT_FDCWD, (long)"/proc/self/pagemap", O_RDONLY | O_CLOEXEC, 0,
-                           0, 0);
+    return q_arch_syscall6(SYS_openat, AT_FDCWD, (long)"/proc/self/pagemap", O_RDONLY | O_CLOEXEC,
+                           0, 0, 0);
 }
 
 /* NULL, or why not. */
@@ -208,10 +209,9 @@ static const char *open_all(void)
                              Q_UFFD_MINOR_SHMEM | Q_UFFD_WP_SHMEM | UFFD_FEATURE_EVENT_REMAP,
                          0))
         return k->uffd.refuse;
-    k->file = (int)q_arch_syscall6(SYS_memfd_create, (long)"quire-heap", 1 /* MFD_CLOEXEC */, 0, 0,
-                                   0, 0);
-    if (k->file < 0 ||
-        q_arch_syscall6(SYS_ftruncate, k->file, (long)q_mem.size, 0, 0, 0, 0) != 0)
+    k->file =
+        (int)q_arch_syscall6(SYS_memfd_create, (long)"quire-heap", 1 /* MFD_CLOEXEC */, 0, 0, 0, 0);
+    if (k->file < 0 || q_arch_syscall6(SYS_ftruncate, k->file, (long)q_mem.size, 0, 0, 0, 0) != 0)
         return "there is no memfd_create(2)";
     if (!try_out())
         return "the kernel refused part of what this needs (Linux 6.4, CONFIG_PROC_PAGE_MONITOR, "
@@ -259,7 +259,6 @@ static const char *start(void)
         return "no memory for the table of children";
     /* Numbers that another program's do not run into by chance. */
     q_share.sharers->next_cookie = (uint32_t)(q_clock_fine() ^ (uint64_t)q_getpid() << 20) | 1;
-    q_share.first_pid = q_getpid();
     if (q_cow_thread(&stack, q_keeper_thread, NULL) != 0)
         return "no thread can be made";
     while ((started = atomic_load_explicit(&q_keeper.started, memory_order_acquire)) == 0)

@@ -70,7 +70,7 @@ enum q_sharer_state {
 struct q_sharer {
     _Atomic uint32_t state;
     _Atomic int pid;
-    uint32_t cookie;            /* what q_share.cookie is in its memory */
+    uint32_t cookie;            /* what q_share.cookie.own is in its memory, or .next still */
     int creator;                /* pid of its parent */
     uintptr_t end[Q_MAX_SPANS]; /* where the file ends in it; what lies behind is its own */
 };
@@ -92,11 +92,13 @@ struct q_cut {
 };
 
 struct q_share {
-    _Atomic int mode; /* enum q_share_mode */
+    _Atomic int mode;    /* enum q_share_mode */
     _Atomic bool frozen; /* nobody writes to the file any more */
-    uint32_t cookie;
-    int first_pid;
-    const char *why_not; /* why the mode is not FIRST, for people; NULL */
+    struct q_cookie {
+        uint32_t own;                     /* of this process's entry; 0 in the first process */
+        uint32_t next;                    /* during a fork, of the child's */
+    } __attribute__((aligned(8))) cookie; /* the keeper reads both at once */
+    const char *why_not;                  /* why the mode is not FIRST, for people; NULL */
     struct q_sharers *sharers;
     unsigned nr_spans, nr_cuts;
     struct q_span span[Q_MAX_SPANS]; /* changed by the keeper alone */
@@ -117,12 +119,12 @@ void q_share_start(void);
 
 enum q_call {
     Q_CALL_NONE,
-    Q_CALL_ONLINE,  /* at, len: put the file behind more of the window */
-    Q_CALL_CUT,     /* prepare mappings; faults wait from here on */
-    Q_CALL_ASIDE,   /* the private mappings are in place: serve faults of theirs */
-    Q_CALL_STOP,    /* faults wait again; answers how many pages were touched */
-    Q_CALL_SETTLE,  /* what was written to the private mappings, now at `written`, goes to the file */
-    Q_CALL_OPEN,    /* the shared mappings are back: serve by breaking sharing */
+    Q_CALL_ONLINE, /* at, len: put the file behind more of the window */
+    Q_CALL_CUT,    /* prepare mappings; faults wait from here on */
+    Q_CALL_ASIDE,  /* the private mappings are in place: serve faults of theirs */
+    Q_CALL_STOP,   /* faults wait again; answers how many pages were touched */
+    Q_CALL_SETTLE, /* what was written to the private mappings, now at `written`, goes to the file */
+    Q_CALL_OPEN,   /* the shared mappings are back: serve by breaking sharing */
     Q_CALL_PRIVATE, /* leave the file as it is for ever */
     Q_CALL_SWEEP,   /* look who is still alive; answers whether anybody is */
 };
@@ -172,8 +174,8 @@ void q_sharer_unborn(struct q_sharer *s);
 /* In the keeper: make [at, at + len) private in all that share it. 0, or an errno: one cannot be reached. */
 int q_sharers_break(uintptr_t at, size_t len);
 
-/* In the keeper: forget those that are gone. True: somebody is left. */
-bool q_sharers_alive(void);
+/* In the keeper: forget those that are gone (unless in haste). True: somebody is left. */
+bool q_sharers_alive(bool hasty);
 
 /* Entries of /proc/PID/pagemap. */
 #define Q_PM_PRESENT (1ull << 63)

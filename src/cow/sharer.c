@@ -121,7 +121,7 @@ static int meet(unsigned i)
 {
     const struct q_sharer *s = &q_share.sharers->at[i];
     int pid = atomic_load_explicit(&s->pid, memory_order_relaxed);
-    uint32_t cookie = 0;
+    struct q_cookie cookie = {0};
     struct iovec to = {&cookie, sizeof(cookie)}, from = {&q_share.cookie, sizeof(cookie)};
     char path[32];
     struct q_buf b = {.at = path, .size = sizeof(path)};
@@ -129,14 +129,15 @@ static int meet(unsigned i)
     q_buf_printf(&b, "/proc/%d/pagemap", pid);
     long fd = q_arch_syscall6(SYS_openat, AT_FDCWD, (long)path, O_RDONLY | O_CLOEXEC, 0, 0, 0);
     long n = q_arch_syscall6(SYS_process_vm_readv, pid, (long)&to, 1, (long)&from, 1, 0);
-    if (n == (long)sizeof(cookie) && cookie == s->cookie && fd > 0) {
+    bool read = n == (long)sizeof(cookie);
+    bool same = read && (cookie.own == s->cookie || cookie.next == s->cookie);
+    if (same && fd > 0) {
         pagemap[i] = (int)fd;
         return 0;
     }
     if (fd > 0)
         q_arch_syscall6(SYS_close, fd, 0, 0, 0, 0, 0);
-    if (n == -ESRCH || n == -EFAULT || (n == (long)sizeof(cookie) && cookie != s->cookie) ||
-        has_execed(pid))
+    if (n == -ESRCH || n == -EFAULT || (read && !same) || has_execed(pid))
         return ESRCH;
     return n < 0 ? (int)-n : (fd < 0 ? (int)-fd : EPERM);
 }
@@ -247,7 +248,7 @@ int q_sharers_break(uintptr_t at, size_t len)
     return error;
 }
 
-bool q_sharers_alive(void)
+bool q_sharers_alive(bool hasty)
 {
     bool any = false;
 
@@ -255,7 +256,7 @@ bool q_sharers_alive(void)
         uint32_t state = atomic_load_explicit(&q_share.sharers->at[i].state, memory_order_acquire);
         uint64_t entry;
 
-        if (state == Q_SHARER_LIVE &&
+        if (state == Q_SHARER_LIVE && !hasty &&
             (pagemap[i] > 0 ? look(i, q_share.span[0].start, 1, &entry) : meet(i)) == ESRCH)
             forget(i);
         else if (state != Q_SHARER_FREE)

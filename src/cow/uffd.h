@@ -14,8 +14,8 @@
 #include "base/sys.h"
 
 #define Q_UFFD_CONTINUE_WP 2ull            /* Linux 6.4: map it write-protected */
-#define Q_UFFD_MINOR_SHMEM (1ull << 10)     /* Linux 5.14 */
-#define Q_UFFD_WP_SHMEM (1ull << 12)        /* Linux 5.19 */
+#define Q_UFFD_MINOR_SHMEM (1ull << 10)    /* Linux 5.14 */
+#define Q_UFFD_WP_SHMEM (1ull << 12)       /* Linux 5.19 */
 #define Q_UFFD_WP_UNPOPULATED (1ull << 13) /* Linux 6.4: also pages that were never touched */
 
 struct q_uffd {
