@@ -90,7 +90,7 @@ class Report:
 
     def command(self, name, status, text):
         """One command: its cases where it speaks TAP, else itself."""
-        cases = re.findall(r"^(ok|not ok) +(?:\d+ +)?- ([^#\n]*?) *(#.*|\(.*)?$", text, re.M)
+        cases = re.findall(r"^(ok|not ok) +(?:\d+ +)?- ([^#\n]*?) *(#.*|\([\d.]+s\))?$", text, re.M)
         plan = re.search(r"^1\.\.(\d+)", text, re.M)
         failed = False
         for result, case, rest in cases:
@@ -111,7 +111,7 @@ class Kit:
     """What one architecture's machines are filled from."""
 
     def __init__(self, arch):
-        self.arch, self.foreign = arch, arch in CROSS
+        self.arch, self.foreign, self.packages = arch, arch in CROSS, None
         self.build = os.path.join(CACHE, f"build-{arch}") if self.foreign else BUILD
 
     def missing(self):
@@ -124,11 +124,15 @@ class Kit:
         busybox = shutil.which("busybox")
         return "busybox-static" if busybox is None or initramfs.dynamic(busybox)[0] else None
 
-    def prepare(self):
-        """Fetch and build what is not there yet; raises OSError or SubprocessError."""
+    def fetch(self):
+        """Programs of Debian's for a foreign machine; raises OSError or SubprocessError."""
+        if self.foreign:
+            self.packages = kernels.programs(CACHE, self.arch, FOREIGN_PACKAGES)
+
+    def compile(self):
+        """Build for a foreign machine; here all is built."""
         if not self.foreign:
             return
-        self.packages = kernels.programs(CACHE, self.arch, FOREIGN_PACKAGES)
         if not os.path.exists(os.path.join(self.build, "build.ninja")):
             quiet(["meson", "setup", self.build, "--cross-file",
                    os.path.join(HERE, CROSS[self.arch][2]), "--buildtype=debug",
@@ -162,7 +166,7 @@ def quiet(command):
     done = subprocess.run(command, cwd=os.path.join(HERE, "..", ".."), stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode != 0:
-        raise OSError(f"{' '.join(command[:3])} failed: {done.stdout[-2000:]}")
+        raise RuntimeError(f"{' '.join(command[:3])} failed: {done.stdout[-2000:]}")
 
 
 def commands_for(what, kit, tree):
@@ -205,7 +209,7 @@ def without_machine(name, programs, report):
     if kit.missing() or shutil.which(f"qemu-{arch}-static") is None:
         report.skip(name, f"{kit.missing() or 'qemu-user-static'} is not installed")
         return
-    kit.prepare()
+    kit.compile()
     env = {"LD_LIBRARY_PATH": kit.built("src"), "LD_PRELOAD": kit.built("src", "libquire.so.0"),
            "CONFORM_EXPECT": "quire", "CONFORM_PATIENCE": "10"}
     for program in programs:
@@ -231,10 +235,11 @@ def boot(name, report):
         return
     try:
         kernel = kernels.kernel(CACHE, machine.arch, machine.series)
-        kit.prepare()
-    except subprocess.SubprocessError as error:
+        kit.fetch()
+    except (OSError, subprocess.SubprocessError) as error:
         report.skip(name, f"Debian's packages cannot be had: {error}".replace("\n", " "))
         return
+    kit.compile()
     tree = kit.tree()
     commands = [c for what in wanted for c in commands_for(what, kit, tree)]
     limit = 120 + sum(c[2] for c in commands)
@@ -255,7 +260,12 @@ def main():
     names = {"quick": QUICK, "all": list(MACHINES)}.get(sys.argv[1], sys.argv[1:])
     report = Report()
     for name in names:
-        boot(name, report)
+        try:
+            boot(name, report)
+        except RuntimeError as error:
+            report.line(False, name)
+            for line in str(error).splitlines():
+                say(f"# {line}")
     say(f"1..{report.number}")
     return 1 if report.bad else 0
 
