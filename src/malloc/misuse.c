@@ -178,7 +178,7 @@ void q_misuse_text(const char *caller, const void *p, const char *text)
     struct q_buf b = {.at = line, .size = sizeof(line)};
 
     q_buf_printf(&b, "%s(%p): %s", caller, p, text);
-    complain(line);
+    q_complain(line);
 }
 
 void q_misuse_area(const char *caller, const void *p)
