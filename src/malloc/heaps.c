@@ -56,32 +56,28 @@ static void end(void)
     q_leave();
 }
 
-/* What is wrong with a call for this heap; NULL: nothing. */
-static const char *wrong_with(const struct q_arena *a)
+static Q_NOINLINE bool refuse(const char *caller, const struct q_arena *a, const void *p)
 {
-    if (q_unlikely(!q_arena_valid(a)))
-        return "not a heap, or one that was destroyed";
-    if (q_unlikely(a->single && a->owner != q_thread_pointer()))
-        return "the heap has another owner";
-    return NULL;
+    if (q_arena_valid(a) && q_interrupted())
+        return fail(EAGAIN);
+    complain(caller, a, p,
+             q_arena_valid(a) ? "the heap has another owner"
+                              : "not a heap, or one that was destroyed");
+    return fail(EINVAL);
 }
 
-/* The same for a heap, which is locked then. */
-static bool begin_with(const char *caller, struct q_arena *a, const void *p)
+/* The same for a heap, which is locked then. That it exists says that all is set up. */
+Q_INLINE bool begin_with(const char *caller, struct q_arena *a, const void *p)
 {
-    const char *wrong = wrong_with(a);
-
-    if (q_unlikely(wrong != NULL)) {
-        complain(caller, a, p, wrong);
-        return fail(EINVAL);
-    }
-    if (!begin())
-        return false;
+    if (q_unlikely(!q_arena_valid(a)) || q_unlikely(a->single && a->owner != q_thread_pointer()) ||
+        q_interrupted())
+        return refuse(caller, a, p);
+    q_enter();
     q_arena_enter(a);
     return true;
 }
 
-static void end_with(struct q_arena *a)
+Q_INLINE void end_with(struct q_arena *a)
 {
     q_arena_leave(a);
     end();
@@ -212,12 +208,9 @@ Q_PUBLIC char *quire_heap_strdup(struct quire_heap *heap, const char *text)
     return copy != NULL ? memcpy(copy, text, n) : NULL;
 }
 
-/* Find the live block of a that begins at p; false, and nothing is locked, after complaining. */
-static bool begin_with_block(const char *caller, struct q_arena *a, const void *p,
-                             struct q_arena_spot *spot)
+/* Find the live block of a, which is locked, at p; false, and nothing is locked, after complaining. */
+static bool look(const char *caller, struct q_arena *a, const void *p, struct q_arena_spot *spot)
 {
-    if (!begin_with(caller, a, p))
-        return false;
     q_arena_look(p, spot);
     if (q_likely(spot->what == Q_ARENA_LIVE && spot->arena == a))
         return true;
@@ -226,15 +219,27 @@ static bool begin_with_block(const char *caller, struct q_arena *a, const void *
     return fail(EINVAL);
 }
 
+static bool begin_with_block(const char *caller, struct q_arena *a, const void *p,
+                             struct q_arena_spot *spot)
+{
+    return begin_with(caller, a, p) && look(caller, a, p, spot);
+}
+
 Q_PUBLIC void quire_heap_free(struct quire_heap *heap, void *block)
 {
+    static const char caller[] = "quire_heap_free";
+    struct q_arena *a = inner(heap);
     struct q_arena_spot spot;
     int saved = errno;
 
-    if (block != NULL && begin_with_block("quire_heap_free", inner(heap), block, &spot)) {
-        q_arena_free(inner(heap), block, &spot);
-        end_with(inner(heap));
+    if (block == NULL || !begin_with(caller, a, block))
+        return;
+    if (q_unlikely(!q_arena_free_quickly(a, block))) {
+        if (!look(caller, a, block, &spot))
+            return;
+        q_arena_free(a, block, &spot);
     }
+    end_with(a);
     errno = saved;
 }
 

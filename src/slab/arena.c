@@ -6,16 +6,10 @@
 #include "base/msg.h"
 #include "slab/slub.h"
 
-#define MAGIC 0x7161726e6168656full
 #define ENOUGH_OBJS 4u
 #define ROOMY_TRIES 4u /* chunks that are looked at for cells in a row, before a new one is made */
 
 struct q_arenas q_arenas;
-
-bool q_arena_valid(const struct q_arena *a)
-{
-    return a != NULL && ((uintptr_t)a & 15) == 0 && a->magic == (MAGIC ^ (uintptr_t)a);
-}
 
 struct q_arena *q_arena_create(const struct q_arena_how *how)
 {
@@ -31,7 +25,7 @@ struct q_arena *q_arena_create(const struct q_arena_how *how)
     a->limit = how->limit >> q_page_shift;
     if (how->limit != 0)
         a->limit = q_max(a->limit, 1);
-    a->magic = MAGIC ^ (uintptr_t)a;
+    a->magic = Q_ARENA_MAGIC ^ (uintptr_t)a;
     q_lock(&q_arenas.lock);
     q_list_add_tail(&q_arenas.list, &a->list);
     q_arenas.nr++;
@@ -84,6 +78,8 @@ static struct q_chunk *new_chunk(struct q_arena *a)
         q_inner_free(c);
         return NULL;
     }
+    if (a->special == 0)
+        q_unit_claim(c->page, Q_OWNER_ARENA, a, c);
     c->arena = a;
     c->start = q_arena_address_of(c->page);
     c->free_cells = UINT16_MAX;
@@ -133,7 +129,7 @@ static unsigned cells_for(const struct q_arena_bin *bin, unsigned cls)
     return 1u << q_min(order + bin->nr_spans, 4);
 }
 
-static struct q_span *new_span(struct q_arena *a, unsigned cls)
+static Q_NOINLINE struct q_span *new_span(struct q_arena *a, unsigned cls)
 {
     struct q_arena_bin *bin = &a->bin[cls];
     unsigned cells = cells_for(bin, cls), at;
@@ -156,7 +152,7 @@ static struct q_span *new_span(struct q_arena *a, unsigned cls)
 }
 
 /* An empty span goes, but for the last that the bin could serve from; an empty chunk, but for the last. */
-static void free_span(struct q_arena *a, struct q_chunk *c, struct q_span *s)
+static Q_NOINLINE void free_span(struct q_arena *a, struct q_chunk *c, struct q_span *s)
 {
     struct q_arena_bin *bin = &a->bin[s->cls];
 
@@ -262,6 +258,18 @@ void q_arena_look(const void *p, struct q_arena_spot *spot)
         spot->what = Q_ARENA_LIVE;
     else if (off % spot->bytes != 0)
         spot->what = Q_ARENA_INTERIOR;
+}
+
+bool q_arena_free_quickly(struct q_arena *a, void *p)
+{
+    const struct q_slab *unit = q_slab_guess(p);
+    struct q_chunk *c = q_unit_info(unit);
+
+    if (q_unlikely(q_unit_owner(unit) != a) || q_unlikely(!is_live(c, p)) || q_unlikely(a->lost))
+        return false;
+    a->live--;
+    free_object(a, c, &c->span[c->span_of[(size_t)((char *)p - c->start) / Q_ARENA_CELL]], p);
+    return true;
 }
 
 void q_arena_free(struct q_arena *a, void *p, const struct q_arena_spot *spot)

@@ -19,7 +19,8 @@
  *
  * Chunks and blocks are found by their first page: it is owned
  * (zone/page_ref.h), `private` says what it is, and lru.next leads to what is
- * known of it. That holds in all zones.
+ * known of it. That holds in all zones. Chunks in the linear map are found by
+ * their slab descriptor as well (unit.h), which is quicker.
  *
  * A span is on its bin's list exactly while something in it can be handed out;
  * a chunk is on `roomy` exactly while it has a free cell.
@@ -114,7 +115,12 @@ void q_arena_destroy(struct q_arena *a);
 /* Free everything in it. */
 void q_arena_reset(struct q_arena *a);
 
-bool q_arena_valid(const struct q_arena *a);
+#define Q_ARENA_MAGIC 0x7161726e6168656full
+
+Q_INLINE bool q_arena_valid(const struct q_arena *a)
+{
+    return a != NULL && ((uintptr_t)a & 15) == 0 && a->magic == (Q_ARENA_MAGIC ^ (uintptr_t)a);
+}
 
 Q_INLINE void q_arena_enter(struct q_arena *a)
 {
@@ -148,6 +154,9 @@ struct q_arena_spot {
  * then the answer is good enough for a complaint.
  */
 void q_arena_look(const void *p, struct q_arena_spot *spot);
+
+/* Free p where it is a live object in a chunk of a in the linear map; false, and nothing done, else. */
+bool q_arena_free_quickly(struct q_arena *a, void *p);
 
 /* Free what q_arena_look() found live in a. */
 void q_arena_free(struct q_arena *a, void *p, const struct q_arena_spot *spot);

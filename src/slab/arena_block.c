@@ -69,8 +69,7 @@ void q_arena_put_pages(struct q_arena *a, struct q_page *page)
         __atomic_store_n(&page->refcount, 0, __ATOMIC_RELAXED);
         q_special_free(page);
     } else {
-        q_page_set_plain(page);
-        q_free_run(page);
+        q_unit_release(page);
     }
 }
 
