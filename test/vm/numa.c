@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "../conform/conform.h"
+#include "quire/heap.h"
 #include "quire/numa.h"
 #include "quire/page.h"
 #include "quire/quire.h"
@@ -543,6 +544,35 @@ static void migrate(void)
     CHECK(quire_migrate(p, 0, b) == -1 && errno == EINVAL);
 }
 
+static void heaps_of_a_node(void)
+{
+    static const size_t of[] = {100, 20000, 300000, 20 * MIB};
+    char *p[COUNT_OF(of)];
+    int a, b;
+
+    need_two(&a, &b);
+    run_on(a);
+    struct quire_heap_attr on_b = {.flags = QUIRE_HEAP_NODE, .node = b};
+    struct quire_heap *h = quire_heap_create(&on_b);
+    REQUIRE(h != NULL);
+    for (size_t i = 0; i < COUNT_OF(of); i++) {
+        REQUIRE((p[i] = quire_heap_alloc(h, of[i])) != NULL);
+        conform_fill(p[i], of[i], (unsigned)i);
+        CHECK(pages_elsewhere(p[i], of[i], b) == 0, "%zu bytes", of[i]);
+    }
+    CHECK(quire_heap_migrate(h, a) > (ssize_t)(20 * MIB / page_size));
+    for (size_t i = 0; i < COUNT_OF(of); i++) {
+        CHECK(conform_intact(p[i], of[i], (unsigned)i));
+        CHECK(pages_elsewhere(p[i], of[i], a) == 0, "%zu bytes", of[i]);
+    }
+    char *more = quire_heap_alloc(h, 200000);
+    memset(more, 1, 200000);
+    CHECK(pages_elsewhere(more, 200000, a) == 0);
+    CHECK(quire_heap_migrate(h, 999) == -1 && errno == ENXIO);
+    quire_heap_destroy(h);
+    free(block_on(300000, a));
+}
+
 static void numastat(void)
 {
     struct quire_node_stat s, t;
@@ -661,6 +691,7 @@ static const struct conform_case cases[] = {
     {"policies", policies, 120},
     {"weighted_interleave", weighted_interleave, 120},
     {"migrate", migrate, 120},
+    {"heaps_of_a_node", heaps_of_a_node, 120},
     {"numastat", numastat, 120},
     {"numactl_is_respected", numactl_is_respected, 120},
     {"a_cpuset_is_respected", a_cpuset_is_respected, 120},
