@@ -97,6 +97,14 @@ static int memory_only_node(void)
     return -1;
 }
 
+static int cpus_only_node(void)
+{
+    for (int node = 0; node < nr_nodes; node++)
+        if (!has_memory[node] && first_cpu[node] >= 0)
+            return node;
+    return -1;
+}
+
 static int distance(int from, int to)
 {
     char path[96], text[256], *at = text;
@@ -394,6 +402,25 @@ static void far_memory_only_when_asked_for(void)
     }
 }
 
+static void take_nearest(int node, void *arg)
+{
+    int nearest = next_by_distance(node);
+
+    for (size_t i = 0; i < COUNT_OF(sizes); i++)
+        free(block_on(sizes[i], nearest));
+}
+
+static void cpus_without_memory_have_the_nearest(void)
+{
+    int a, b;
+
+    need_two(&a, &b);
+    int bare = cpus_only_node();
+    if (bare < 0)
+        conform_skip("every node has memory");
+    on_node(bare, take_nearest, NULL);
+}
+
 /* Everything that the kernel says is for a node, descriptors and heaps included, lies on it. */
 static void metadata_lies_on_its_node(void)
 {
@@ -686,6 +713,7 @@ static const struct conform_case cases[] = {
      120},
     {"a_thread_that_moves_is_followed", a_thread_that_moves_is_followed, 120},
     {"far_memory_only_when_asked_for", far_memory_only_when_asked_for, 120},
+    {"cpus_without_memory_have_the_nearest", cpus_without_memory_have_the_nearest, 120},
     {"metadata_lies_on_its_node", metadata_lies_on_its_node, 120},
     {"asked_by_number", asked_by_number, 120},
     {"policies", policies, 120},
