@@ -132,6 +132,11 @@ Q_PUBLIC int quire_snapshot_release(quire_snapshot_t *s)
         return 0;
     }
     q_cow_lock_api();
+    if (s->increments > 0) {
+        q_cow_unlock_api();
+        errno = EBUSY;
+        return -1;
+    }
     uint64_t mask = q_signals_block();
     q_enter();
     q_view_end(s);

@@ -9,9 +9,9 @@
 
 #include "numa/topology.h"
 #include "zone/area.h"
+#include "zone/collapse.h"
 #include "zone/highmem.h"
 #include "zone/movable.h"
-#include "zone/collapse.h"
 #include "zone/salvage.h"
 #include "zone/vmalloc.h"
 
