@@ -14,6 +14,7 @@
 #include "base/msg.h"
 #include "base/opt.h"
 #include "numa/topology.h"
+#include "zone/movable.h"
 #include "zone/pageblock.h"
 #include "zone/reclaim.h"
 #include "zone/special.h"
@@ -21,6 +22,7 @@
 
 #define SMALL_HEAP_BYTES ((size_t)128 << 20)
 #define FIT_SCAN 32 /* blocks to look at for one that fits */
+#define DROP_BYTES ((size_t)1 << 20) /* of discardable runs, at a time */
 
 _Atomic size_t q_pages_in_use;
 _Atomic size_t q_pages_carved;
@@ -257,14 +259,14 @@ bool q_heap_is_small(unsigned nid)
     return __atomic_load_n(&normal->present_pages, __ATOMIC_RELAXED) <= small;
 }
 
-bool q_last_resort(void)
+bool q_last_resort(size_t nr)
 {
     bool found = (q_vtrim(true) > 0) | (q_special_trim() > 0);
 
     for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++)
         for (unsigned type = 0; type < Q_NR_ZONES; type++)
             found |= q_pcp_drain(&q_nodes[nid]->zones[type]);
-    return found;
+    return (q_movable_shrink(q_max(nr, DROP_BYTES >> q_page_shift)) > 0) | found;
 }
 
 /* Walk the zonelist of a node once; on success the run's head is filled in. */
@@ -316,7 +318,7 @@ struct q_page *q_alloc_on(struct q_place want, q_gfp_t gfp, unsigned order, size
 {
     struct q_page *page = try_on(&want, gfp, order, nr);
 
-    return page == NULL && q_last_resort() ? try_on(&want, gfp, order, nr) : page;
+    return page == NULL && q_last_resort(nr) ? try_on(&want, gfp, order, nr) : page;
 }
 
 struct q_page *q_alloc_pages_node(unsigned nid, q_gfp_t gfp, unsigned order)
@@ -440,7 +442,7 @@ struct q_page *q_alloc_slab_pages(unsigned want, unsigned *written)
     struct q_place from = q_place_by_policy();
     struct q_page *page = try_slab(&from, want, written);
 
-    return page == NULL && q_last_resort() ? try_slab(&from, want, written) : page;
+    return page == NULL && q_last_resort((size_t)1 << q_slab_order()) ? try_slab(&from, want, written) : page;
 }
 
 void q_free_slab_pages(struct q_page *page, unsigned written)

@@ -69,11 +69,12 @@ bool q_charge_outside(size_t pages);
 void q_uncharge_outside(size_t pages);
 
 /*
- * Before giving up: what rests in the mapping cache and the special zones counts against limits on
- * address space and memory, and what waits on other CPUs' lists could merge. True where there was
- * something. No lock is held.
+ * Before giving up on nr pages: what rests in the mapping cache and the special zones counts
+ * against limits on address space and memory, what waits on other CPUs' lists could merge, and
+ * what is discardable is dropped. True where there was something. No lock from q_movable_lock on
+ * is held.
  */
-bool q_last_resort(void);
+bool q_last_resort(size_t nr);
 
 /*
  * Inside the layer: take from / give to the buddy lists of one zone, zone->lock
