@@ -16,7 +16,11 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def measure(program, mib, huge):
-    env = {**os.environ, "QUIRE_CONF": "huge:on" if huge else "huge:off"}
+    return run(program, mib, "huge:on" if huge else "huge:off")
+
+
+def run(program, mib, conf):
+    env = {**os.environ, "QUIRE_CONF": conf}
     done = subprocess.run([program, str(mib)], env=env, capture_output=True, text=True, timeout=600,
                           check=True)
     return {name: float(value) for name, value in map(str.split, done.stdout.splitlines())}
@@ -70,11 +74,28 @@ def report(mib, small, huge):
     return sum(met), len(met)
 
 
+def report_forks(program, mib):
+    """quire_fork() with the option fork:shared against fork(2) of the same heap."""
+    shared, small, huge = (run(program, mib, conf) for conf in ("fork:shared", "huge:off", "huge:on"))
+    if shared["method"] != 2:
+        print("  quire_fork() is fork(2) here: see `quire doctor`")
+        return 0, 0
+    met = [
+        row("quire_fork, us: against fork in 4 KiB pages", shared["call"], small["call"], 1 / 30),
+        row("quire_fork, us: against fork in huge pages", shared["call"], huge["call"], 1),
+        row_of_limit("quire_fork, us", shared["call"], 1000),
+        row("first write after it, sparse, us a page: 4 KiB", shared["write"], small["write"], 3),
+        row_of_limit("child's memory, KiB for 1000 pages written", shared["grown_kib"], 4080),
+    ]
+    return sum(met), len(met)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--program", default=ROOT / "build/release/bench/snapshot")
+    parser.add_argument("--fork-program", default=ROOT / "build/release/bench/fork")
     parser.add_argument("--mib", type=int, action="append", help="heap sizes instead of those")
     args = parser.parse_args()
     met = rows = 0
@@ -83,7 +104,8 @@ def main():
         if small["method"] != 1:
             sys.exit("snapshots are not made by write protection here: see `quire doctor`")
         got, all_rows = report(mib, small, huge)
-        met, rows = met + got, rows + all_rows
+        got_forks, fork_rows = report_forks(args.fork_program, mib)
+        met, rows = met + got + got_forks, rows + all_rows + fork_rows
     print(f"{met} of {rows} met")
 
 

@@ -111,6 +111,12 @@ int q_cow_start(const char **why);
 /* engine.c: all snapshots by protection are lost; un-protect everything. q_store.lock held. */
 void q_cow_lose(int error);
 
+/*
+ * engine.c: a thread that never runs code of the program: all signals blocked,
+ * on a stack of ours, which is kept in *stack. 0 or an errno.
+ */
+int q_cow_thread(char **stack, void *(*run)(void *), void *arg);
+
 /* fault.c: the handler's loop. */
 _Noreturn void q_cow_serve(void);
 

@@ -16,6 +16,7 @@
 #include <sys/resource.h>
 
 #include "cow/cow.h"
+#include "cow/share.h"
 #include "numa/topology.h"
 #include "zone/memmap.h"
 
@@ -58,29 +59,33 @@ static void *handler(void *arg)
     return arg;
 }
 
-static int start_thread(unsigned cpu)
+int q_cow_thread(char **stack, void *(*run)(void *), void *arg)
 {
-    static char *stacks[MAX_HANDLERS]; /* of a parent's handlers, in a child: used again */
-    char *stack = stacks[cpu];
     pthread_attr_t attr;
     pthread_t thread;
     sigset_t all, old;
 
-    if (stack == NULL)
-        stack = q_mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_NORESERVE);
-    if (stack == NULL)
+    if (*stack == NULL)
+        *stack = q_mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_NORESERVE);
+    if (*stack == NULL)
         return ENOMEM;
-    stacks[cpu] = stack;
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    int error = pthread_attr_setstack(&attr, stack, STACK_BYTES);
+    int error = pthread_attr_setstack(&attr, *stack, STACK_BYTES);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     if (error == 0)
-        error = pthread_create(&thread, &attr, handler, (void *)(uintptr_t)cpu);
+        error = pthread_create(&thread, &attr, run, arg);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     pthread_attr_destroy(&attr);
     return error;
+}
+
+static int start_thread(unsigned cpu)
+{
+    static char *stacks[MAX_HANDLERS]; /* of a parent's handlers, in a child: used again */
+
+    return q_cow_thread(&stacks[cpu], handler, (void *)(uintptr_t)cpu);
 }
 
 /* Everything of the window at once: what comes online later is registered already. */
@@ -103,6 +108,10 @@ int q_cow_start(const char **why)
     if (q_cow.pid == q_getpid() && q_cow.uffd.fd >= 0)
         return q_store_init() ? 0 : ENOMEM;
     q_cow_meet_child();
+    if (q_share_mode() != Q_SHARE_NONE) {
+        *why = "the heap is shared with children (option fork:shared)";
+        return EPERM;
+    }
     if (q_cow.pid == q_getpid()) {
         *why = q_cow.uffd.refuse;
         return EPERM;

@@ -3,6 +3,7 @@
 #include <time.h>
 
 #include "cow/cow.h"
+#include "cow/share.h"
 #include "slab/heap.h"
 #include "zone/fork.h"
 #include "zone/hold.h"
@@ -239,6 +240,7 @@ static int take_by_holder(struct quire_snapshot *s)
     uint64_t mask = q_signals_block();
 
     q_enter();
+    q_share_fork_lock();
     if (lock_zones()) {
         uint64_t t = q_clock_fine();
         bool all = q_ranges_collect(&s->ranges) && s->ranges.nr > 0 && collect_blocks(s);
@@ -246,6 +248,7 @@ static int take_by_holder(struct quire_snapshot *s)
         s->pause_ns = q_clock_fine() - t;
         q_zone_fork_parent();
     }
+    q_share_fork_unlock();
     q_leave();
     q_signals_restore(mask);
     return error;

@@ -54,6 +54,11 @@ static const char *why_not_open(long error)
 
 bool q_uffd_open(struct q_uffd *u)
 {
+    return q_uffd_open_for(u, UFFD_FEATURE_PAGEFAULT_FLAG_WP, Q_UFFD_WP_UNPOPULATED);
+}
+
+bool q_uffd_open_for(struct q_uffd *u, uint64_t need, uint64_t like)
+{
     struct uffdio_api api = {.api = UFFD_API};
     long fd = open_one();
 
@@ -71,13 +76,13 @@ bool q_uffd_open(struct q_uffd *u)
     if ((u->features & UFFD_FEATURE_PAGEFAULT_FLAG_WP) == 0)
         return refused(u, "the kernel cannot write-protect by userfaultfd (Linux 5.7, x86-64; "
                           "6.10, arm64)");
+    if ((u->features & need) != need)
+        return refused(u, "the kernel's userfaultfd lacks what this needs (Linux 6.4)");
     fd = open_one();
     if (fd < 0)
         return refused(u, why_not_open(fd));
     u->fd = (int)fd;
-    api = (struct uffdio_api){.api = UFFD_API,
-                              .features = UFFD_FEATURE_PAGEFAULT_FLAG_WP |
-                                          (u->features & Q_UFFD_WP_UNPOPULATED)};
+    api = (struct uffdio_api){.api = UFFD_API, .features = need | (u->features & like)};
     if (ioctl3(u->fd, UFFDIO_API, &api) != 0)
         return refused(u, "userfaultfd refused its own features");
     return true;
@@ -137,4 +142,24 @@ long q_uffd_wake(const struct q_uffd *u, uintptr_t at, size_t len)
     struct uffdio_range r = {at, len};
 
     return ioctl3(u->fd, UFFDIO_WAKE, &r);
+}
+
+long q_uffd_unregister(const struct q_uffd *u, uintptr_t start, size_t len)
+{
+    struct uffdio_range r = {start, len};
+
+    return ioctl3(u->fd, UFFDIO_UNREGISTER, &r);
+}
+
+long q_uffd_continue(const struct q_uffd *u, uintptr_t at, size_t len, bool protect)
+{
+    struct uffdio_continue c = {.range = {at, len}, .mode = protect ? Q_UFFD_CONTINUE_WP : 0};
+    long ret = -EAGAIN;
+
+    for (int i = 0; i < TRIES && (ret == -EAGAIN || ret == -EINTR); i++) {
+        ret = ioctl3(u->fd, UFFDIO_CONTINUE, &c);
+        if (c.mapped > 0)
+            return (long)c.mapped;
+    }
+    return ret;
 }

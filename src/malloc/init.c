@@ -13,6 +13,7 @@
 #include "base/msg.h"
 #include "base/opt.h"
 #include "cow/cow.h"
+#include "cow/share.h"
 #include "malloc/malloc.h"
 #include "malloc/reserve.h"
 #include "quire/quire.h"
@@ -53,14 +54,18 @@ static void fork_prepare(void)
     bool patient = !q_interrupted();
 
     q_fork_begin(patient);
+    q_share_fork_lock();
     q_slub_fork_prepare(patient);
     q_zone_fork_prepare(patient);
+    q_share_fork_prepare();
 }
 
 static void fork_parent(void)
 {
+    q_share_fork_parent();
     q_zone_fork_parent();
     q_slub_fork_parent();
+    q_share_fork_unlock();
     q_fork_end();
 }
 
@@ -75,6 +80,7 @@ static void reset_locks(void)
 
 static void fork_child(void)
 {
+    q_share_fork_child();
     reset_locks();
     q_lock_child_known();
     q_cow_fork_child();
@@ -90,6 +96,7 @@ __attribute__((constructor(101))) static void quire_starts(void)
     pthread_atfork(fork_prepare, fork_parent, fork_child);
     q_heap_hook_threads();
     q_cow_settle_hook = q_free_postponed;
+    q_share_start();
     quire_stat_page.pid = (uint64_t)q_getpid();
     if (q_opt.stats)
         q_stat_at_start();

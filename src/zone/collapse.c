@@ -30,6 +30,7 @@
 #include "base/opt.h"
 #include "numa/topology.h"
 #include "zone/hold.h"
+#include "zone/linear.h"
 #include "zone/page_alloc.h"
 #include "zone/pageblock.h"
 #include "zone/reclaim.h"
@@ -215,8 +216,8 @@ static bool wanted(void)
 {
     size_t carved = atomic_load_explicit(&q_pages_carved, memory_order_relaxed);
 
-    return q_opt.huge != Q_HUGE_OFF && !q_mem.thp_never && !q_any_held() && !walk.unable &&
-           carved << q_page_shift >= Q_HUGE_FROM_BYTES;
+    return q_opt.huge != Q_HUGE_OFF && !q_mem.thp_never && q_linear == NULL && !q_any_held() &&
+           !walk.unable && carved << q_page_shift >= Q_HUGE_FROM_BYTES;
 }
 
 void q_collapse_tick(void)

@@ -8,6 +8,7 @@
 #include "base/msg.h"
 #include "base/opt.h"
 #include "numa/topology.h"
+#include "zone/linear.h"
 
 #define GUARD ((size_t)1 << 16) /* one page of any size */
 #define WINDOW_MIN ((size_t)1 << 30)
@@ -16,6 +17,8 @@
 
 struct q_mem q_mem;
 struct q_lock q_mem_lock;
+const struct q_linear_ops *q_linear;
+_Atomic bool q_linear_pinned;
 struct q_node *q_nodes[Q_MAX_NODES];
 const char *const q_zone_names[Q_NR_ZONES] = {"Normal", "Movable"};
 
@@ -304,14 +307,14 @@ static bool grow_window(struct q_zone *zone)
     for (size_t nr = q_min(growth(zone), left); nr >= block; nr = q_align_down(nr / 2, block)) {
         void *at = q_pfn_to_virt(zone->frontier_end);
 
-        if (q_mprotect(at, nr << q_page_shift, PROT_READ | PROT_WRITE) != 0)
+        if (q_linear_online(at, nr << q_page_shift) != 0)
             continue;
         if (!online_arrays(zone->frontier_end, nr, zone->nid)) {
             q_mprotect(at, nr << q_page_shift, PROT_NONE);
             continue;
         }
         q_node_bind(at, nr << q_page_shift, zone->nid);
-        if (q_mem.thp_always)
+        if (q_mem.thp_always && q_linear == NULL)
             q_madvise(at, nr << q_page_shift, MADV_NOHUGEPAGE);
         zone->frontier_end += nr;
         /* Relaxed: for heap_is_small(), which reads without the lock. */
