@@ -29,8 +29,8 @@
  *
  * Locks: call_lock (share.c) is held for one request, with signals blocked;
  * it comes below all locks of src/zone. fork_lock (fork.c) is held from
- * before the cut to its end; it comes above all locks of the heap. The
- * cowd takes no lock and touches no memory of the heap.
+ * before the cut to its end; it comes above all locks of the heap. cowd
+ * takes no lock and touches no memory of the heap.
  */
 #ifndef Q_COW_SHARE_H
 #define Q_COW_SHARE_H

@@ -54,7 +54,7 @@ void q_snapshot_free(struct quire_snapshot *s)
 
 int q_snapshot_check(const struct quire_snapshot *s)
 {
-    if (s == NULL || s->magic != Q_SNAPSHOT_MAGIC)
+    if (s == NULL || s->magic != Q_SNAPSHOT_MAGIC || s->released)
         return EINVAL;
     return s->pid == q_getpid() ? 0 : ESTALE;
 }
