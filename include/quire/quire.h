@@ -56,7 +56,6 @@ void quire_stats_print(int fd);
  * returns 0. Both return -1 and set errno where they fail:
  *   ENOENT    there is no such name
  *   EINVAL    a flag that does not exist, or no name
- *   ENODATA   "numastat" with several nodes: not counted
  *   ENOMEM    no room for the text
  *   EAGAIN    called in a signal handler that interrupted malloc
  *   or as of write(2)

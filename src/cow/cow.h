@@ -36,6 +36,7 @@
 #include <errno.h>
 #include <stdatomic.h>
 
+#include "cow/blocks.h"
 #include "cow/range.h"
 #include "cow/store.h"
 #include "cow/uffd.h"
@@ -63,6 +64,12 @@ struct quire_snapshot {
     const char *why_not;
     int holder_pid, holder_fd, holder_pipe; /* holder.c */
     struct q_image *image;                  /* image.c */
+    struct quire_snapshot *base;            /* of a loaded increment; under api_lock: */
+    unsigned increments;                    /* loaded ones that this is the base of */
+    struct q_blocks blocks;                 /* where `sized` */
+    bool sized;                             /* QUIRE_SNAPSHOT_SIZES */
+    uint64_t root;                          /* address; quire_snapshot_set_root() */
+    uint64_t id[2];                         /* of its images; 0: none was saved or loaded */
     struct q_undo *undo;                    /* QUIRE_SNAPSHOT_ROLLBACK; else NULL */
     unsigned branches;                      /* that live; under api_lock, as is: */
     bool released;                          /* by the program: ends with its last branch */

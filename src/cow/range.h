@@ -37,12 +37,18 @@ bool q_ranges_collect(struct q_ranges *r);
  */
 bool q_ranges_collect_all(struct q_ranges *r);
 
+/* Sort entries of `size` bytes, at most 64, by their first word. Allocates nothing. */
+void q_sort_by_start(void *at, size_t nr, size_t size);
+
 /* Append [start, end), joining what touches; then sort. For images. */
 bool q_ranges_add(struct q_ranges *r, uintptr_t start, uintptr_t end);
 void q_ranges_sort(struct q_ranges *r);
 
 /* Make room for nr entries in all. */
 bool q_ranges_reserve(struct q_ranges *r, size_t nr);
+
+/* The first stretch that ends after addr; r->nr where none does. */
+size_t q_ranges_after(const struct q_ranges *r, uintptr_t addr);
 
 /* The stretch that holds addr; NULL where none does. */
 const struct q_range *q_ranges_find(const struct q_ranges *r, uintptr_t addr);

@@ -149,6 +149,11 @@ Q_PUBLIC int quire_snapshot_release(quire_snapshot_t *s)
         return 0;
     }
     q_cow_lock_api();
+    if (s->increments > 0) {
+        q_cow_unlock_api();
+        errno = EBUSY;
+        return -1;
+    }
     s->released = true;
     if (s->branches == 0)
         q_snapshot_end(s);

@@ -48,6 +48,7 @@ void q_snapshot_free(struct quire_snapshot *s)
 {
     q_ranges_free(&s->ranges);
     q_undo_free(s->undo);
+    q_blocks_free(&s->blocks);
     s->magic = 0;
     q_munmap(s, q_align_up(sizeof(*s), q_page_size()));
 }
@@ -163,13 +164,19 @@ bool q_cow_stack_in(const struct q_ranges *ranges)
            q_ranges_find(ranges, q_thread_pointer()) != NULL;
 }
 
+/* Zone locks held. False: no memory. */
+static bool collect_blocks(struct quire_snapshot *s)
+{
+    return !s->sized || q_blocks_collect(&s->blocks, &s->ranges);
+}
+
 /* Zone locks held, signals blocked. */
 static int prepare(struct quire_snapshot *s)
 {
     int error = q_ranges_collect(&s->ranges) ? 0 : ENOMEM;
     const struct q_ranges *guarded = q_cow_guarded(s);
 
-    if (error == 0 && s->ranges.nr == 0)
+    if (error == 0 && (s->ranges.nr == 0 || !collect_blocks(s)))
         error = ENOMEM;
     if (error == 0 && s->undo != NULL)
         error = q_undo_collect(s->undo);
@@ -236,7 +243,8 @@ static int take_by_holder(struct quire_snapshot *s)
     q_share_fork_lock();
     if (lock_zones()) {
         uint64_t t = q_clock_fine();
-        error = q_ranges_collect(&s->ranges) && s->ranges.nr > 0 ? q_holder_start(s) : ENOMEM;
+        bool all = q_ranges_collect(&s->ranges) && s->ranges.nr > 0 && collect_blocks(s);
+        error = all ? q_holder_start(s) : ENOMEM;
         s->pause_ns = q_clock_fine() - t;
         q_zone_fork_parent();
     }
@@ -306,6 +314,7 @@ static int take(struct take_args *a)
     struct quire_snapshot *s = q_snapshot_new(QUIRE_SNAPSHOT_BY_PROTECTION);
     if (s == NULL)
         return ENOMEM;
+    s->sized = (a->flags & QUIRE_SNAPSHOT_SIZES) != 0;
     if ((a->flags & QUIRE_SNAPSHOT_HOLDER) == 0 && q_cow_start(&why) == 0)
         error = 0;
     if (error == 0) {
@@ -339,8 +348,9 @@ Q_PUBLIC quire_snapshot_t *quire_snapshot_take(void *heap, unsigned flags)
     struct take_args a = {.flags = flags};
     pthread_t thread;
 
-    if (heap != NULL ||
-        (flags != 0 && flags != QUIRE_SNAPSHOT_HOLDER && flags != QUIRE_SNAPSHOT_ROLLBACK)) {
+    if (heap != NULL || ((flags & ~QUIRE_SNAPSHOT_SIZES) != 0 &&
+                         (flags & ~QUIRE_SNAPSHOT_SIZES) != QUIRE_SNAPSHOT_HOLDER &&
+                         flags != QUIRE_SNAPSHOT_ROLLBACK)) {
         errno = EINVAL;
         return NULL;
     }

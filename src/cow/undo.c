@@ -55,7 +55,8 @@ static size_t locked_piece(piece_fn fn, char *copy, size_t at, struct q_lock *lo
 }
 
 _Static_assert(offsetof(struct q_zone, lock) == 0 && offsetof(struct q_pcp, lock) == 0 &&
-                   offsetof(struct q_shared_list, lock) == 0 && offsetof(struct q_caches, lock) == 0,
+                   offsetof(struct q_shared_list, lock) == 0 &&
+                   offsetof(struct q_caches, lock) == 0,
                "locks come first");
 
 static size_t zone_pieces(piece_fn fn, char *copy, size_t at, struct q_zone *zone)

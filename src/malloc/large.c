@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/msg.h"
+#include "cow/map.h"
 #include "malloc/reserve.h"
 #include "zone/page_alloc.h"
 #include "zone/page_ref.h"
@@ -125,7 +126,7 @@ void q_free_slow(void *p, const char *caller)
     } else if ((run = run_at(p)) != NULL) {
         q_free_run(run);
     } else {
-        ok = q_vfree(p);
+        ok = q_vfree(p) || q_mapped_free(p);
     }
     q_leave();
     if (!ok)
@@ -158,7 +159,7 @@ size_t q_size_of(const void *p)
     q_enter();
     size_t size = q_vsize(p);
     q_leave();
-    return size;
+    return size != 0 ? size : q_mapped_size(p);
 }
 
 size_t q_usable(const void *p, const char *caller)
@@ -213,7 +214,8 @@ void *q_realloc_slow(void *p, size_t n, const char *caller)
     size_t have = q_usable(p, caller);
     if (have == 0 || n > Q_REQUEST_MAX)
         return q_enomem();
-    bool slab = q_slab_of(p) != NULL || q_reserve_size(p) != 0;
+    /* What cannot change its length where it is. */
+    bool slab = q_slab_of(p) != NULL || q_reserve_size(p) != 0 || q_mapped_holds(p);
     if (slab && n <= have && (n > have / 2 || have <= 32))
         return p;
     void *now = NULL;

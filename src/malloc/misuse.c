@@ -15,6 +15,7 @@
 
 #include "base/msg.h"
 #include "base/opt.h"
+#include "cow/map.h"
 #include "zone/area.h"
 #include "zone/vmalloc.h"
 
@@ -86,6 +87,8 @@ static void describe(struct q_buf *b, const void *p)
     else if (q_vfind(p, &start, &size))
         q_buf_printf(b, "inside a live object of size %zu at %p (offset %zu)", size, start,
                      (size_t)((const char *)p - (char *)start));
+    else if (q_mapped_holds(p))
+        q_buf_printf(b, "in a mapped image, where no block begins");
     else if (q_area_find(p, &at, &size, &mapped))
         q_buf_printf(b, "in an area of %s (%zu pages at %p)",
                      mapped ? "quire_vmap()" : "quire_vmalloc()", size, (void *)at);
@@ -178,7 +181,7 @@ void q_misuse_text(const char *caller, const void *p, const char *text)
     struct q_buf b = {.at = line, .size = sizeof(line)};
 
     q_buf_printf(&b, "%s(%p): %s", caller, p, text);
-    complain(line);
+    q_complain(line);
 }
 
 void q_misuse_area(const char *caller, const void *p)

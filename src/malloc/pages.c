@@ -22,7 +22,7 @@
 #define ALL_FLAGS (QUIRE_GFP_ZERO | MOVE_FLAGS | ZONE_FLAGS)
 #define BLOCK_MAX ((size_t)1 << Q_MAX_ORDER)
 
-_Static_assert(QUIRE_MAX_ORDER == Q_MAX_ORDER, "the same");
+_Static_assert(QUIRE_MAX_ORDER == Q_MAX_ORDER && QUIRE_NODE_LOCAL == -1, "the same");
 
 static bool fail(int error)
 {
@@ -101,23 +101,11 @@ static size_t pages_of_order(unsigned order)
     return order <= Q_MAX_ORDER ? (size_t)1 << order : 0;
 }
 
-/* A node by the kernel's number; nr_nodes where there is none. */
-static unsigned find_node(int node)
-{
-    unsigned nid = 0;
-
-    if (node == QUIRE_NODE_LOCAL)
-        return q_this_nid();
-    while (nid < q_topology.nr_nodes && q_topology.kernel_id[nid] != node)
-        nid++;
-    return nid;
-}
-
 static struct q_page *alloc_order(int node, quire_gfp_t gfp, unsigned order)
 {
     if (!begin(gfp, pages_of_order(order)))
         return NULL;
-    unsigned nid = find_node(node);
+    unsigned nid = q_find_node(node);
     if (nid >= q_topology.nr_nodes) {
         q_leave();
         fail(ENXIO);

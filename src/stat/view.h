@@ -28,7 +28,7 @@ struct q_view_text {
     size_t len, mapped;
 };
 
-/* Render the view of this name. 0, or an errno: ENOENT, ENOMEM, ENODATA (see q_view_numastat). */
+/* Render the view of this name. 0, or an errno: ENOENT, ENOMEM. */
 int q_view_render(const char *name, bool json, struct q_view_text *text);
 void q_view_release(struct q_view_text *text);
 
@@ -50,10 +50,6 @@ int q_view_zoneinfo(struct q_view *v);
 int q_view_slabinfo(struct q_view *v);
 int q_view_vmallocinfo(struct q_view *v);
 
-/*
- * Blocks taken from the lists of a node. Whether they were meant for it is
- * not counted, so with several nodes the answer is ENODATA.
- */
 int q_view_numastat(struct q_view *v);
 
 #endif

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "numa/topology.h"
+#include "stat/stat.h"
 #include "stat/view.h"
 #include "zone/memmap.h"
 #include "zone/mmzone.h"
@@ -331,30 +332,49 @@ int q_view_zoneinfo(struct q_view *v)
     return 0;
 }
 
+static const char *const numa_names[Q_NR_NUMASTAT] = {
+    "numa_hit", "numa_miss", "numa_foreign", "interleave_hit", "local_node", "other_node",
+};
+
+static void numastat_json(struct q_view *v)
+{
+    size_t n[Q_NR_NUMASTAT];
+
+    q_buf_printf(&v->out, "[");
+    for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++) {
+        q_view_next(v);
+        q_buf_printf(&v->out, "{\"node\":%u", q_topology.kernel_id[nid]);
+        q_stat_numa(nid, n);
+        for (unsigned i = 0; i < Q_NR_NUMASTAT; i++)
+            json_number(v, numa_names[i], n[i]);
+        q_buf_printf(&v->out, "}");
+    }
+    q_buf_printf(&v->out, "]\n");
+}
+
+/* One node: the file of that node. Several: side by side, as numastat(8) shows these files. */
 int q_view_numastat(struct q_view *v)
 {
-    static const char *const names[] = {"numa_hit",       "numa_miss",  "numa_foreign",
-                                        "interleave_hit", "local_node", "other_node"};
-    struct zone_copy c;
-    size_t taken = 0;
+    unsigned nr = q_topology.nr_nodes;
+    size_t n[Q_NR_NUMASTAT];
 
-    if (q_topology.nr_nodes > 1)
-        return ENODATA;
-    for (unsigned type = 0; type < Q_NR_ZONES; type++) {
-        copy_zone(&c, &q_nodes[0]->zones[type], false);
-        taken += c.nr_alloc;
+    if (v->json) {
+        numastat_json(v);
+        return 0;
     }
-    if (v->json)
-        q_buf_printf(&v->out, "[{\"node\":%u", c.node);
-    for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        /* With one node all that is taken was meant for it, and is local. */
-        size_t n = i == 0 || i == 4 ? taken : 0;
-
-        if (v->json)
-            json_number(v, names[i], n);
-        else
-            q_buf_printf(&v->out, "%s %zu\n", names[i], n);
+    if (nr > 1)
+        q_buf_printf(&v->out, "%-16s", "");
+    for (unsigned nid = 0; nr > 1 && nid < nr; nid++)
+        q_buf_printf(&v->out, q_topology.kernel_id[nid] < 10 ? "%11s%s%u" : "%10s%s%u", " ", "node",
+                     q_topology.kernel_id[nid]);
+    q_buf_printf(&v->out, nr > 1 ? "\n" : "");
+    for (unsigned i = 0; i < Q_NR_NUMASTAT; i++) {
+        q_buf_printf(&v->out, nr > 1 ? "%-16s" : "%s", numa_names[i]);
+        for (unsigned nid = 0; nid < nr; nid++) {
+            q_stat_numa(nid, n);
+            q_buf_printf(&v->out, nr > 1 ? "%16zu" : " %zu", n[i]);
+        }
+        q_buf_printf(&v->out, "\n");
     }
-    q_buf_printf(&v->out, v->json ? "}]\n" : "");
     return 0;
 }

@@ -9,8 +9,8 @@
 
 #include "numa/topology.h"
 #include "zone/area.h"
-#include "zone/highmem.h"
 #include "zone/collapse.h"
+#include "zone/highmem.h"
 #include "zone/salvage.h"
 #include "zone/vmalloc.h"
 

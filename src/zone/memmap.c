@@ -79,6 +79,43 @@ static size_t wanted_window(void)
     return q_min(q_max(want, (size_t)1 << 36), WINDOW_MAX);
 }
 
+/*
+ * The window gets a place of its own, another in each process: the kernel
+ * would put it next to all else that it maps, at one of few places, and images
+ * (src/cow) of one process could not be mapped in the next. Not too far away
+ * either, since a view of a snapshot spans the window and all mappings.
+ * ThreadSanitizer wants it where the kernel does.
+ */
+#ifdef __SANITIZE_THREAD__
+#define APART_BYTES ((size_t)0)
+#else
+#define APART_BYTES ((size_t)1 << 42)
+#endif
+#define LOWEST_WINDOW ((size_t)1 << 36)
+
+static char *reserve_apart(size_t size)
+{
+    char *near = q_reserve(size, size);
+    size_t places = APART_BYTES / size;
+    uint64_t random = 0;
+
+    if (near == NULL || places < 2 ||
+        q_arch_syscall6(SYS_getrandom, (long)&random, sizeof(random), 1 /* GRND_NONBLOCK */, 0, 0,
+                        0) != sizeof(random))
+        return near;
+    size_t down = random % places * size;
+    if (down == 0 || (uintptr_t)near < down + LOWEST_WINDOW)
+        return near;
+    char *apart = q_mmap(near - down, size, PROT_NONE, MAP_NORESERVE);
+    if (apart == near - down) {
+        q_munmap(near, size);
+        return apart;
+    }
+    if (apart != NULL)
+        q_munmap(apart, size);
+    return near;
+}
+
 static bool init_window(void)
 {
     size_t least =
@@ -86,7 +123,7 @@ static bool init_window(void)
 
     least <<= q_ceil_log2(q_topology.nr_nodes);
     for (size_t size = wanted_window(); size >= least; size /= 2) {
-        char *base = q_reserve(size, size);
+        char *base = reserve_apart(size);
 
         if (base == NULL)
             continue;

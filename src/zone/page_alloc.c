@@ -276,10 +276,23 @@ struct q_page *q_alloc_run(q_gfp_t gfp, size_t nr)
     return q_alloc_run_aligned(gfp, nr, 0);
 }
 
+/* Whoever gets these pages next wants memory of the zone's node. */
+static void bring_home(const struct q_page *page, size_t nr)
+{
+    unsigned nid = q_pfn_zone(q_page_to_pfn(page))->nid;
+
+    /* Where that fails they are as good as they were. */
+    q_node_move(q_page_address(page), nr << q_page_shift, nid);
+}
+
 void q_free_run(struct q_page *page)
 {
     struct q_zone *zone = q_pfn_zone(q_page_to_pfn(page));
 
+    if (q_unlikely(page->flags != 0)) {
+        bring_home(page, page->nr);
+        page->flags = 0;
+    }
     q_lock(&zone->lock);
     q_assert(page->type == Q_PAGE_RUN);
     size_t nr = page->nr;
@@ -298,6 +311,8 @@ void q_shrink_run(struct q_page *page, size_t nr)
 
     if (cut == 0)
         return;
+    if (q_unlikely(page->flags != 0))
+        bring_home(page + nr, cut);
     q_lock(&zone->lock);
     page->nr = (uint32_t)nr;
     zone->nr_run_pages -= cut;
@@ -391,6 +406,10 @@ struct q_page *q_alloc_slab_pages(unsigned want, unsigned *written)
 
 void q_free_slab_pages(struct q_page *page, unsigned written)
 {
+    if (q_unlikely(page->flags != 0)) {
+        bring_home(page, (size_t)1 << q_slab_order());
+        page->flags = 0;
+    }
     q_pcp_free(q_pfn_zone(q_page_to_pfn(page)), page, q_slab_order(), written);
     q_uncharge((size_t)1 << q_slab_order());
 }

@@ -25,7 +25,7 @@ struct q_page *q_page_at(const void *p)
  * run, whose words nobody changes meanwhile. For any other page the words may
  * be changing: the answer may be stale, and leads to a complaint at most.
  */
-struct q_page *q_page_head(struct q_page *page)
+struct q_page *q_page_run(struct q_page *page)
 {
     for (unsigned order = 0; order <= Q_MAX_ORDER; order++) {
         size_t block = sizeof(*page) << order;
@@ -34,12 +34,19 @@ struct q_page *q_page_head(struct q_page *page)
 
         if (type == Q_PAGE_NONE)
             continue;
-        if (type != Q_PAGE_RUN || !q_page_is_counted(head) || q_page_count(head) == 0 ||
+        if (type != Q_PAGE_RUN ||
             (size_t)(page - head) >= __atomic_load_n(&head->nr, __ATOMIC_RELAXED))
             return NULL;
         return head;
     }
     return NULL;
+}
+
+struct q_page *q_page_head(struct q_page *page)
+{
+    struct q_page *head = q_page_run(page);
+
+    return head != NULL && q_page_is_counted(head) && q_page_count(head) > 0 ? head : NULL;
 }
 
 uint32_t q_page_count(const struct q_page *head)
@@ -83,6 +90,7 @@ void q_split_pages(struct q_page *page)
     q_assert(q_page_is_counted(page));
     for (size_t i = page->nr; i-- > 0;) {
         page[i].nr = 1;
+        page[i].flags |= page->flags & Q_PAGE_MOVED;
         q_page_set_counted(&page[i]);
         /* Relaxed, but whole: read by q_page_head() of others without the lock. */
         __atomic_store_n(&page[i].type, Q_PAGE_RUN, __ATOMIC_RELAXED);

@@ -73,6 +73,9 @@ Q_INLINE bool q_page_is_counted(const struct q_page *page)
 /* The struct page that p points to; NULL where p is no pointer into the memory map. */
 struct q_page *q_page_at(const void *p);
 
+/* The head of the run that holds page, counted or malloc's; NULL where there is none. */
+struct q_page *q_page_run(struct q_page *page);
+
 /* The head of the live counted run that holds page; NULL where there is none. */
 struct q_page *q_page_head(struct q_page *page);
 

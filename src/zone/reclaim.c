@@ -8,8 +8,8 @@
 #include "zone/page_alloc.h"
 #include "zone/pageblock.h"
 
-#define TICK_MS 50u         /* at most one look in this time */
-#define BLOCKS_PER_TICK 64u /* bounds the time under the lock */
+#define TICK_MS 50u                       /* at most one look in this time */
+#define BLOCKS_PER_TICK 64u               /* bounds the time under the lock */
 #define FLOOR_BYTES ((size_t)256 << 10)   /* free memory up to this never goes */
 #define EAGER_BYTES ((size_t)512 << 10)   /* nor does it at once up to this, */
 #define EAGER_SHARE 4                     /* this part of what is in use, */

@@ -8,6 +8,7 @@
 #include "zone/hold.h"
 #include "zone/page_alloc.h"
 #include "zone/pageblock.h"
+#include "zone/place.h"
 
 #define TABLE_SIZE (1u << 17) /* twice as many as the kernel allows mappings by default */
 #define CACHE_SLOTS 16
@@ -26,6 +27,7 @@ static struct {
     void *addr;
     size_t bytes;
     uint32_t stamp_ms;
+    int nid; /* of its memory */
 } cache[CACHE_SLOTS];
 
 /* Entries in use by group, so that a walk need not look at all of the table. */
@@ -102,13 +104,14 @@ static void remove_slot(size_t at)
 }
 
 /* Take the cached block that serves best: the smallest that fits, else the largest, of about the size. */
-static bool take_cached(size_t bytes, size_t align, void **addr, size_t *have)
+static bool take_cached(size_t bytes, size_t align, int nid, void **addr, size_t *have)
 {
     int best = -1;
 
     for (int i = 0; i < CACHE_SLOTS; i++) {
-        if (cache[i].addr == NULL || ((uintptr_t)cache[i].addr & (align - 1)) != 0 ||
-            cache[i].bytes < bytes / 2 || cache[i].bytes / 2 > bytes)
+        if (cache[i].addr == NULL || cache[i].nid != nid ||
+            ((uintptr_t)cache[i].addr & (align - 1)) != 0 || cache[i].bytes < bytes / 2 ||
+            cache[i].bytes / 2 > bytes)
             continue;
         if (best < 0) {
             best = i;
@@ -130,32 +133,13 @@ static bool take_cached(size_t bytes, size_t align, void **addr, size_t *have)
     return true;
 }
 
-/* A mapping of exactly bytes at a multiple of align. */
-static void *map_aligned(size_t bytes, size_t align)
-{
-    size_t extra = align > q_page_size() ? align - q_page_size() : 0;
-    char *p;
-
-    if (bytes + extra < bytes)
-        return NULL;
-    p = q_mmap(NULL, bytes + extra, PROT_READ | PROT_WRITE, 0);
-    if (p == NULL || extra == 0)
-        return p;
-    char *start = (char *)q_align_up((uintptr_t)p, align);
-    if (start > p)
-        q_munmap(p, (size_t)(start - p));
-    if (start + bytes < p + bytes + extra)
-        q_munmap(start + bytes, (size_t)(p + extra - start));
-    return start;
-}
-
-static void *reuse_cached(size_t bytes, size_t align, size_t *dirty)
+static void *reuse_cached(size_t bytes, size_t align, unsigned nid, size_t *dirty)
 {
     void *addr;
     size_t have;
 
     q_lock(&q_vm_lock);
-    bool got = take_cached(bytes, align, &addr, &have);
+    bool got = take_cached(bytes, align, (int)nid, &addr, &have);
     q_unlock(&q_vm_lock);
     if (!got)
         return NULL;
@@ -180,14 +164,16 @@ void *q_vmalloc(size_t bytes, size_t align, size_t *dirty)
         return NULL;
     align = q_max(align, q_page_size());
     q_vtrim(false);
-    void *p = reuse_cached(len, align, dirty);
+    struct q_place place = q_place_by_policy();
+    void *p = q_policy_mode() == Q_MPOL_LOCAL ? reuse_cached(len, align, place.nid, dirty) : NULL;
     if (p == NULL) {
         *dirty = 0;
-        p = map_aligned(len, align);
+        p = q_place_map(&place, len, align);
     }
     if (p == NULL && q_vtrim(true) > 0)
-        p = map_aligned(len, align);
+        p = q_place_map(&place, len, align);
     if (p != NULL) {
+        q_place_count(&place, place.nid);
         q_lock(&q_vm_lock);
         bool ok = insert(p, len);
         q_unlock(&q_vm_lock);
@@ -223,7 +209,7 @@ static size_t cache_room(void)
 }
 
 /* Put a block into the cache; what it pushes out is returned for unmapping. */
-static void cache_put(void *p, size_t bytes, void **out, size_t *out_bytes)
+static void cache_put(void *p, size_t bytes, int nid, void **out, size_t *out_bytes)
 {
     int slot = 0;
 
@@ -243,6 +229,7 @@ static void cache_put(void *p, size_t bytes, void **out, size_t *out_bytes)
     }
     cache[slot].addr = p;
     cache[slot].bytes = bytes;
+    cache[slot].nid = nid;
     cache[slot].stamp_ms = q_now_ms();
     stat.cached_blocks++;
     stat.cached_bytes += bytes;
@@ -261,6 +248,7 @@ bool q_vfree(void *p)
 {
     void *out = NULL;
     size_t out_bytes = 0, bytes = 0;
+    int nid = q_place_home(p);
 
     q_lock(&q_vm_lock);
     size_t at = find_slot((uintptr_t)p);
@@ -272,8 +260,8 @@ bool q_vfree(void *p)
     remove_slot(at);
     if (keep_held(p, bytes)) {
         /* unmapped once no snapshot shows it any more */
-    } else if (stat.cached_bytes + bytes <= cache_room()) {
-        cache_put(p, bytes, &out, &out_bytes);
+    } else if (nid >= 0 && stat.cached_bytes + bytes <= cache_room()) {
+        cache_put(p, bytes, nid, &out, &out_bytes);
     } else {
         out = p;
         out_bytes = bytes;

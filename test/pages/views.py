@@ -53,7 +53,7 @@ PATTERNS = {
         r"        protection: \(\d+(?:, \d+)*\)", rf"      {COUNTER} \d+", r"  pagesets",
         r"    cpu: \d+", r"              (?:count|high|batch|high_min|high_max):? *\d+",
         r"  vm stats threshold: \d+", r"  node_unreclaimable:  \d+", r"  start_pfn:           \d+"],
-    "numastat": [r"\w+ \d+"],
+    "numastat": [r"\w+ \d+", r" +node\d+(?: +node\d+)+", r"\w+ +\d+(?: +\d+)+"],
 }
 KERNEL = {name: "/proc/" + name for name in PATTERNS}
 KERNEL["numastat"] = "/sys/devices/system/node/node0/numastat"
@@ -132,9 +132,11 @@ def complaints(program, conf):
             line = odd_line(name, text)
             if line is not None:
                 yield f"{name}: {line!r}"
-    nodes = "numa_fake" in conf
-    if nodes != (("No data available", "failed") in found):
-        yield "numastat: it is for one node"
+    nodes = 3 if "numa_fake" in conf else 1
+    stat = json.loads(found["numastat", "json"])
+    if len(stat) != nodes or any(n["numa_hit"] + n["numa_miss"] != n["local_node"] + n["other_node"]
+                                 for n in stat) or not sum(n["local_node"] for n in stat):
+        yield f"numastat: {stat}"
     try:
         yield from agree(found)
     except (KeyError, ValueError) as error:
