@@ -30,6 +30,7 @@
 #include "base/msg.h"
 #include "cow/cow.h"
 #include "cow/share.h"
+#include "numa/topology.h"
 #include "quire/fork.h"
 #include "zone/linear.h"
 
@@ -94,7 +95,7 @@ static bool new_entry(void)
 static bool begin(void)
 {
     /* The entry comes after the cut: before, cowd might wait for that child to be born. */
-    if (q_share_call(Q_CALL_CUT, 0, 0) != 0 || !new_entry())
+    if (q_share_call(Q_CALL_CUT, q_this_cpu(), 0) != 0 || !new_entry())
         return false;
     for (unsigned i = 0; i < q_share.nr_cuts; i++) {
         struct q_cut *c = &q_share.cut[i];

@@ -120,7 +120,7 @@ void q_share_start(void);
 enum q_call {
     Q_CALL_NONE,
     Q_CALL_ONLINE, /* at, len: put the file behind more of the window */
-    Q_CALL_CUT,    /* prepare mappings; faults wait from here on */
+    Q_CALL_CUT,    /* at: the caller's CPU. Prepare mappings; faults wait from here on */
     Q_CALL_ASIDE,  /* the private mappings are in place: serve faults of theirs */
     Q_CALL_STOP,   /* faults wait again; answers how many pages were touched */
     Q_CALL_SETTLE, /* what was written to the private mappings, now at `written`, goes to the file */
