@@ -60,6 +60,11 @@ void q_share_fork_lock(void)
         q_lock(&fork_lock);
 }
 
+bool q_share_fork_trylock(void)
+{
+    return q_share_mode() == Q_SHARE_NONE || q_trylock(&fork_lock);
+}
+
 void q_share_fork_unlock(void)
 {
     if (!q_lock_is_mine(&fork_lock))

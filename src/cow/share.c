@@ -243,6 +243,14 @@ static bool alone(void)
     return stat("/proc/self/task", &st) == 0 && st.st_nlink == 3;
 }
 
+/* Then a page that cannot be had is SIGBUS, where malloc could have said no. */
+static bool strict_overcommit(void)
+{
+    char text[16];
+
+    return q_read_file("/proc/sys/vm/overcommit_memory", text, sizeof(text)) > 0 && text[0] == '2';
+}
+
 static const char *start(void)
 {
     static char *stack;
@@ -250,6 +258,8 @@ static const char *start(void)
 
     if (q_mem.size == 0)
         return "the heap is in the sparse memory model";
+    if (strict_overcommit())
+        return "vm.overcommit_memory is 2";
     if (!alone())
         return "the program had threads before the library started";
     q_share.sharers = (struct q_sharers *)q_arch_syscall6(

@@ -192,6 +192,7 @@ Q_INLINE bool q_pm_private(uint64_t entry)
  * which are held in prepare and in parent.
  */
 void q_share_fork_lock(void);
+bool q_share_fork_trylock(void); /* for others than forks, with those of src/zone held */
 void q_share_fork_unlock(void);
 void q_share_fork_prepare(void);
 void q_share_fork_parent(void);
