@@ -13,13 +13,13 @@
  *
  * So the child has a private mapping from its first instruction, before any
  * handler has run in it. Others are stopped only while nothing is waited for
- * but the keeper; between, where libc takes locks that they may hold, they
+ * but cowd; between, where libc takes locks that they may hold, they
  * run. What anybody wrote in between is in the child if it was before the
  * fork itself, as always with fork.
  *
  * The old page tables are thrown away later, a little at a time.
  *
- * Anything that fails on the way ends in Q_CALL_PRIVATE, see keeper.c: this
+ * Anything that fails on the way ends in Q_CALL_PRIVATE, see cowd.c: this
  * fork, and all that follow, are then the kernel's own.
  */
 #include <fcntl.h>
@@ -30,6 +30,7 @@
 #include "base/msg.h"
 #include "cow/cow.h"
 #include "cow/share.h"
+#include "numa/topology.h"
 #include "quire/fork.h"
 #include "zone/linear.h"
 
@@ -57,6 +58,11 @@ void q_share_fork_lock(void)
         now.inner++;
     else
         q_lock(&fork_lock);
+}
+
+bool q_share_fork_trylock(void)
+{
+    return q_share_mode() == Q_SHARE_NONE || q_trylock(&fork_lock);
 }
 
 void q_share_fork_unlock(void)
@@ -93,8 +99,8 @@ static bool new_entry(void)
 
 static bool begin(void)
 {
-    /* The entry comes after the cut: before, the keeper might wait for that child to be born. */
-    if (q_share_call(Q_CALL_CUT, 0, 0) != 0 || !new_entry())
+    /* The entry comes after the cut: before, cowd might wait for that child to be born. */
+    if (q_share_call(Q_CALL_CUT, q_this_cpu(), 0) != 0 || !new_entry())
         return false;
     for (unsigned i = 0; i < q_share.nr_cuts; i++) {
         struct q_cut *c = &q_share.cut[i];
@@ -274,7 +280,7 @@ static void enter_child(struct q_sharer *s)
     /* In this order: one of the two says so at any time. */
     __atomic_store_n(&q_share.cookie.own, s->cookie, __ATOMIC_SEQ_CST);
     __atomic_store_n(&q_share.cookie.next, 0, __ATOMIC_SEQ_CST);
-    /* In another pid namespace its number means nothing to the keeper. */
+    /* In another pid namespace its number means nothing to cowd. */
     if ((int)q_arch_syscall6(SYS_getppid, 0, 0, 0, 0, 0, 0) == s->creator)
         q_sharer_born(s, q_getpid());
     else
