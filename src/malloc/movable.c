@@ -5,6 +5,7 @@
 
 #include "malloc/malloc.h"
 #include "malloc/pages.h"
+#include "malloc/shrink.h"
 #include "quire/movable.h"
 #include "zone/compact.h"
 
@@ -34,10 +35,13 @@ Q_PUBLIC quire_movable_t *quire_movable_alloc(size_t bytes, unsigned flags)
         return fail(EAGAIN);
     struct q_movable *h = NULL;
     size_t nr = q_align_up(bytes, q_page_size()) >> q_page_shift;
-    q_enter();
-    if (q_slub_init())
-        h = q_movable_alloc(nr, flags);
-    q_leave();
+    unsigned tries = 0;
+    do {
+        q_enter();
+        if (q_slub_init())
+            h = q_movable_alloc(nr, flags);
+        q_leave();
+    } while (h == NULL && q_memory_is_short(bytes, &tries));
     return h != NULL ? (quire_movable_t *)h : fail(ENOMEM);
 }
 
@@ -59,9 +63,12 @@ Q_PUBLIC void *quire_movable_pin(quire_movable_t *h, int *lost)
 
     if (q_interrupted())
         return fail(EAGAIN);
-    q_enter();
-    result = q_movable_pin(inner(h), &at, &dropped);
-    q_leave();
+    unsigned tries = 0;
+    do {
+        q_enter();
+        result = q_movable_pin(inner(h), &at, &dropped);
+        q_leave();
+    } while (result == Q_PIN_NO_MEMORY && q_memory_is_short(q_page_size(), &tries));
     if (result == Q_PIN_OK) {
         if (lost != NULL)
             *lost = dropped;
