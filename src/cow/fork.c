@@ -24,6 +24,7 @@
  */
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -218,6 +219,42 @@ static void close_end(int *fd)
     *fd = -1;
 }
 
+/* The last number in the list of this thread's children; 0: there is no such list (CONFIG_PROC_CHILDREN). */
+static int youngest_child(void)
+{
+    long fd = q_arch_syscall6(SYS_openat, AT_FDCWD, (long)"/proc/thread-self/children",
+                              O_RDONLY | O_CLOEXEC, 0, 0, 0);
+    char text[256], before = ' ';
+    int pid = 0;
+    long n;
+
+    while (fd >= 0 && (n = q_arch_syscall6(SYS_read, fd, (long)text, sizeof(text), 0, 0, 0)) > 0) {
+        for (long i = 0; i < n; before = text[i++])
+            if (text[i] >= '0' && text[i] <= '9')
+                pid = (before == ' ' ? 0 : 10 * pid) + text[i] - '0';
+    }
+    if (fd >= 0)
+        q_arch_syscall6(SYS_close, fd, 0, 0, 0, 0, 0);
+    return pid;
+}
+
+/* The child's number, found without waiting for it to run. */
+static bool find_child(void)
+{
+    int pid = youngest_child();
+    struct q_cookie cookie = {0};
+    struct iovec to = {&cookie, sizeof(cookie)}, from = {&q_share.cookie, sizeof(cookie)};
+
+    /* It may be an older one: where fork failed, or the child is gone already. */
+    if (pid <= 0 ||
+        q_arch_syscall6(SYS_process_vm_readv, pid, (long)&to, 1, (long)&from, 1, 0) !=
+            (long)sizeof(cookie) ||
+        (cookie.own != now.entry->cookie && cookie.next != now.entry->cookie))
+        return false;
+    q_sharer_born(now.entry, pid);
+    return true;
+}
+
 /* Until the child has entered itself, is gone, or turns out never to have been. */
 static void wait_for_child(void)
 {
@@ -248,7 +285,7 @@ static void finish(int pid)
             q_sharer_born(now.entry, pid);
         else if (pid < 0)
             q_sharer_unborn(now.entry);
-        else
+        else if (!find_child())
             wait_for_child();
     }
     close_end(&now.ends[0]);
@@ -294,7 +331,7 @@ void q_share_fork_child(void)
         return;
     bool ours = q_lock_is_mine(&fork_lock) && now.under_way;
 
-    if (now.inner > 0)
+    if (now.inner > 0 && !atomic_load_explicit(&q_share.frozen, memory_order_relaxed))
         q_die("fork() in a signal handler that interrupted fork(): the child has no heap");
     if (q_share_mode() == Q_SHARE_FIRST) {
         for (unsigned i = 0; i < q_share.nr_cuts; i++)
@@ -311,6 +348,7 @@ void q_share_fork_child(void)
         close_end(&now.ends[1]); /* tells the parent */
     }
     now.under_way = now.cut = quick = false;
+    now.inner = 0;
     now.entry = NULL;
     q_share.nr_cuts = 0;
     atomic_store_explicit(&q_linear_pinned, false, memory_order_relaxed);
