@@ -58,7 +58,8 @@ def newest(names, series, flavour, arch):
     """The newest package of the series: versions compare number by number."""
     version = re.escape(series.partition("-")[0]) + r"\."
     tail = "-16k" if series.endswith("-16k") else ""
-    wanted = re.compile(rf"linux-image-{version}[.0-9]*[-+.0-9a-z]*?-{flavour}{DEB_ARCH[arch]}{tail}")
+    ending = flavour + DEB_ARCH[arch] + tail
+    wanted = re.compile(rf"linux-image-{version}[.0-9]*[-+.0-9a-z]*?-{ending}")
     names = [n for n in names if wanted.fullmatch(n) and "-rt-" not in n]
     if not flavour:
         names = [n for n in names if "cloud" not in n]
