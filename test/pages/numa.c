@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "../conform/conform.h"
 #include "quire/heap.h"
@@ -42,7 +43,8 @@ static void on_each_node(void)
         for (size_t i = 0; i < COUNT_OF(sizes); i++) {
             REQUIRE((p[node][i] = quire_node_alloc(sizes[i], node)) != NULL);
             CHECK((uintptr_t)p[node][i] % 16 == 0 && malloc_usable_size(p[node][i]) >= sizes[i]);
-            CHECK(home(p[node][i]) == (sizes[i] > 4 << 20 ? -1 : node), "%zu bytes", sizes[i]);
+            bool mapping = sizes[i] > 1024 * (size_t)sysconf(_SC_PAGESIZE);
+            CHECK(home(p[node][i]) == (mapping ? -1 : node), "%zu bytes", sizes[i]);
             conform_fill(p[node][i], sizes[i], (unsigned)(node * 100 + (int)i));
         }
     }

@@ -582,6 +582,7 @@ static void heaps_of_a_node(void)
     struct quire_heap_attr on_b = {.flags = QUIRE_HEAP_NODE, .node = b};
     struct quire_heap *h = quire_heap_create(&on_b);
     REQUIRE(h != NULL);
+    CHECK(quire_heap_migrate(h, b) == 0, "it holds nothing yet");
     for (size_t i = 0; i < COUNT_OF(of); i++) {
         REQUIRE((p[i] = quire_heap_alloc(h, of[i])) != NULL);
         conform_fill(p[i], of[i], (unsigned)i);
