@@ -11,6 +11,8 @@
  *     objects-SIZE        a thousand popped, then freed in the same order
  *     cache-SIZE          an object of a named cache and back: the fast paths
  *     caches-SIZE         a thousand taken, then freed in the same order: mostly the slow ones
+ *     arena-SIZE          a block of a program's heap and back
+ *     arenas-BLOCKS       a heap made, so many blocks of 16 to 527 bytes in it, and destroyed
  *     low-ORDER           one block of zone DMA32, written and back
  *     locked-ORDER        one block of zone DMA: locked, unlocked, given back to the kernel
  *     kmap-PAGES          show one of so many pages without addresses and write to it, in turn
@@ -27,6 +29,7 @@
 #include <unistd.h>
 
 #include "base/opt.h"
+#include "slab/arena.h"
 #include "slab/cache.h"
 #include "slab/slab.h"
 #include "slab/slub.h"
@@ -333,6 +336,44 @@ static void many_cached(struct shim *shim, size_t size)
     end_cache(c);
 }
 
+static void arena(struct shim *shim, size_t size)
+{
+    struct q_arena_how how = {.single = true};
+    struct q_arena *a = q_arena_create(&how);
+    struct q_arena_spot spot;
+
+    check(a != NULL, "no heap");
+    for (size_t n; (n = shim_next(shim));)
+        while (n--) {
+            void *object = q_arena_alloc(a, size, 16, false);
+
+            check(object != NULL, "no object");
+            *(volatile char *)object = 1;
+            q_arena_look(object, &spot);
+            q_arena_free(a, object, &spot);
+        }
+    q_arena_destroy(a);
+}
+
+static void arenas(struct shim *shim, size_t blocks)
+{
+    struct q_arena_how how = {.single = true};
+
+    for (size_t n; (n = shim_next(shim));)
+        for (; n; n -= blocks) {
+            struct q_arena *a = q_arena_create(&how);
+
+            check(a != NULL, "no heap");
+            for (size_t i = 0; i < blocks; i++) {
+                void *object = q_arena_alloc(a, 16 + i * 193 % 512, 16, false);
+
+                check(object != NULL, "no object");
+                *(volatile char *)object = 1;
+            }
+            q_arena_destroy(a);
+        }
+}
+
 static void mapping(struct shim *shim, size_t mib)
 {
     for (size_t n; (n = shim_next(shim));)
@@ -384,6 +425,9 @@ int main(int argc, char **argv)
     each("objects", objects, sizes, OBJECTS);
     each("cache", cached, sizes, 1);
     each("caches", many_cached, sizes, OBJECTS);
+    each("arena", arena, sizes, 1);
+    shim_register("arenas-50", arenas, 50, 50, 0);
+    shim_register("arenas-10000", arenas, 10000, 10000, 0);
     each("mapping", mapping, mib, 1);
     return shim_main(argc, argv);
 }

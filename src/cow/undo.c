@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "numa/topology.h"
+#include "slab/arena.h"
 #include "slab/cache.h"
 #include "slab/heap.h"
 #include "zone/movable.h"
@@ -57,7 +58,7 @@ static size_t locked_piece(piece_fn fn, char *copy, size_t at, struct q_lock *lo
 
 _Static_assert(offsetof(struct q_zone, lock) == 0 && offsetof(struct q_pcp, lock) == 0 &&
                    offsetof(struct q_shared_list, lock) == 0 &&
-                   offsetof(struct q_caches, lock) == 0,
+                   offsetof(struct q_caches, lock) == 0 && offsetof(struct q_arenas, lock) == 0,
                "locks come first");
 
 static size_t zone_pieces(piece_fn fn, char *copy, size_t at, struct q_zone *zone)
@@ -77,6 +78,7 @@ static size_t each_piece(const struct q_undo *u, piece_fn fn)
     for (uint32_t id = 1; id <= u->nr_heaps; id++)
         at = piece(fn, u->copy, at, q_heaps[id], sizeof(*q_heaps[id]));
     at = locked_piece(fn, u->copy, at, &q_caches.lock, sizeof(q_caches));
+    at = locked_piece(fn, u->copy, at, &q_arenas.lock, sizeof(q_arenas));
     for (size_t i = 0; i < nr_shared; i++)
         at = locked_piece(fn, u->copy, at, &shared[i].lock, sizeof(shared[i]));
     for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++)

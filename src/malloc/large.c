@@ -31,8 +31,8 @@ static size_t pages_of(size_t n)
 /* A run of pages at a multiple of align: a block of that order has it by nature. */
 static void *alloc_run(size_t n, size_t align, bool zero)
 {
-    q_gfp_t gfp = Q_GFP_MOVABLE | (zero ? Q_GFP_ZERO : 0);
     size_t nr = pages_of(n), least = align >> q_page_shift;
+    q_gfp_t gfp = Q_GFP_MOVABLE | (zero ? Q_GFP_ZERO : 0) | (least <= 1 ? Q_GFP_ANYWHERE : 0);
     struct q_page *page = q_alloc_run_aligned(gfp, nr, q_ceil_log2(q_max(least, 1)));
 
     return page != NULL ? q_page_address(page) : NULL;

@@ -18,6 +18,7 @@ typedef unsigned q_gfp_t;
 #define Q_GFP_ZERO 2u        /* zeroed; free where the pages are known to be zero */
 #define Q_GFP_THISNODE 4u    /* no other node */
 #define Q_GFP_RECLAIMABLE 8u /* may be dropped on demand */
+#define Q_GFP_ANYWHERE 16u   /* at any page: the order says how large a block holds it, no more */
 
 /* 2^order pages, from the node that the thread's policy says; order 0..Q_MAX_ORDER. */
 struct q_page *q_alloc_pages(q_gfp_t gfp, unsigned order);
@@ -82,6 +83,9 @@ bool q_last_resort(size_t nr);
 struct q_page *q_zone_take(struct q_zone *zone, unsigned order, size_t nr, enum q_mobility mobility,
                            size_t *written);
 void q_zone_give(struct q_zone *zone, struct q_page *page, size_t nr, size_t written);
+
+/* Whether slabs and runs share a zone on this node as yet. */
+bool q_heap_is_small(unsigned nid);
 
 /* Inside the layer: per-CPU lists. */
 struct q_page *q_pcp_alloc(struct q_zone *zone, unsigned order, unsigned want, unsigned *written);
