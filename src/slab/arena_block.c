@@ -164,12 +164,17 @@ void q_arena_free_block(struct q_arena *a, struct q_block *b)
     q_inner_free(b);
 }
 
+static struct q_block *first_of(struct q_list *list)
+{
+    return q_list_empty(list) ? NULL : q_container_of(list->next, struct q_block, list);
+}
+
 void q_arena_free_blocks(struct q_arena *a)
 {
-    while (!q_list_empty(&a->large))
-        q_arena_free_block(a, q_container_of(a->large.next, struct q_block, list));
-    while (!q_list_empty(&a->huge))
-        q_arena_free_block(a, q_container_of(a->huge.next, struct q_block, list));
+    struct q_block *b;
+
+    while ((b = first_of(&a->large)) != NULL || (b = first_of(&a->huge)) != NULL)
+        q_arena_free_block(a, b);
 }
 
 /* A mapping that begins one page, or as much as its alignment asks for, before p. */
