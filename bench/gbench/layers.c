@@ -18,6 +18,8 @@
  *     kmap-PAGES          show one of so many pages without addresses and write to it, in turn
  *     vmap-PAGES          so many of them in a row, from anywhere, and away again
  *     area-PAGES          memory between guard pages, written at its start, and back
+ *     pin-PAGES           a movable run pinned and unpinned
+ *     compact-PAGES       so many single pages moved out of half-empty pageblocks, per page
  *     mapping-MIB         a block with a mapping of its own, out of the cache and back
  */
 #include "shim.h"
@@ -32,7 +34,9 @@
 #include "slab/slab.h"
 #include "slab/slub.h"
 #include "zone/area.h"
+#include "zone/compact.h"
 #include "zone/highmem.h"
+#include "zone/movable.h"
 #include "zone/page_alloc.h"
 #include "zone/special.h"
 #include "zone/vmalloc.h"
@@ -200,6 +204,38 @@ static void area(struct shim *shim, size_t pages)
             check(bytes != NULL, "no area");
             *(volatile char *)bytes = 1;
             q_area_done(q_area_remove(bytes, false));
+        }
+}
+
+static void pin(struct shim *shim, size_t pages)
+{
+    struct q_movable *h = q_movable_alloc(pages, 0);
+    bool lost;
+    void *at;
+
+    check(h != NULL, "no movable run");
+    for (size_t n; (n = shim_next(shim));)
+        while (n--) {
+            check(q_movable_pin(h, &at, &lost) == Q_PIN_OK, "cannot pin");
+            q_movable_unpin(h);
+        }
+    q_movable_free(h);
+}
+
+/* Every second page is freed, what is left is moved together, all is freed. */
+static void compact(struct shim *shim, size_t pages)
+{
+    static struct q_movable *all[1 << 14];
+
+    for (size_t n; (n = shim_next(shim));)
+        for (; n; n -= pages) {
+            for (size_t i = 0; i < pages; i++)
+                check((all[i] = q_movable_alloc(1, 0)) != NULL, "no movable run");
+            for (size_t i = 0; i < pages; i += 2)
+                q_movable_free(all[i]);
+            q_compact();
+            for (size_t i = 1; i < pages; i += 2)
+                q_movable_free(all[i]);
         }
 }
 
@@ -379,6 +415,8 @@ int main(int argc, char **argv)
     each("pages-zero", pages_zero, few, 1);
     each("low", low, few, 1);
     each("locked", locked, few, 1);
+    each("pin", pin, few + 1, 1);
+    shim_register("compact-16384", compact, 1 << 14, 1 << 14, 0);
     each("kmap", kmap, windows, 1);
     each("vmap", vmap, rows, 1);
     each("area", area, rows, 1);

@@ -15,8 +15,8 @@
  * that shares it still. So a fork copies no page tables of the heap, and a
  * child's own memory is what one of the two has written.
  *
- * fork(2) works the same way in such a process, and waits a little longer:
- * until the child runs. Without the option, and where the kernel refuses what
+ * fork(2) works the same way in such a process; without /proc it waits until
+ * the child runs. Without the option, and where the kernel refuses what
  * it takes, quire_fork() is fork(2).
  *
  * What is shared so: blocks of up to 4 MiB. Larger ones have mappings of

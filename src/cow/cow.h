@@ -72,6 +72,8 @@ struct quire_snapshot {
     uint64_t root;                          /* address; quire_snapshot_set_root() */
     uint64_t id[2];                         /* of its images; 0: none was saved or loaded */
     struct q_undo *undo;                    /* QUIRE_SNAPSHOT_ROLLBACK; else NULL */
+    unsigned branches;                      /* that live; under api_lock, as is: */
+    bool released;                          /* by the program: ends with its last branch */
 };
 
 /* A freed mapping that waits for the end of the snapshots that show it. */
@@ -168,6 +170,13 @@ void q_holder_end(struct quire_snapshot *s);
 /* view.c: serve a missing page of a view; false where addr lies in none. q_store.lock held. */
 bool q_view_fault(uintptr_t addr);
 void q_view_end(struct quire_snapshot *s);
+
+/* branch.c: the same of a branch; room for a page is given. In a child: there are none. */
+bool q_branch_fault(uintptr_t addr, char *page);
+void q_branch_fork_child(void);
+
+/* release.c: free all of it; no branch is left. api_lock held. */
+void q_snapshot_end(struct quire_snapshot *s);
 
 /* image.c: read from a loaded image; close it. */
 int q_image_read(const struct quire_snapshot *s, uintptr_t addr, char *to, size_t len);

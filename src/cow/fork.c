@@ -13,23 +13,25 @@
  *
  * So the child has a private mapping from its first instruction, before any
  * handler has run in it. Others are stopped only while nothing is waited for
- * but the keeper; between, where libc takes locks that they may hold, they
+ * but cowd; between, where libc takes locks that they may hold, they
  * run. What anybody wrote in between is in the child if it was before the
  * fork itself, as always with fork.
  *
  * The old page tables are thrown away later, a little at a time.
  *
- * Anything that fails on the way ends in Q_CALL_PRIVATE, see keeper.c: this
+ * Anything that fails on the way ends in Q_CALL_PRIVATE, see cowd.c: this
  * fork, and all that follow, are then the kernel's own.
  */
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/msg.h"
 #include "cow/cow.h"
 #include "cow/share.h"
+#include "numa/topology.h"
 #include "quire/fork.h"
 #include "zone/linear.h"
 
@@ -57,6 +59,11 @@ void q_share_fork_lock(void)
         now.inner++;
     else
         q_lock(&fork_lock);
+}
+
+bool q_share_fork_trylock(void)
+{
+    return q_share_mode() == Q_SHARE_NONE || q_trylock(&fork_lock);
 }
 
 void q_share_fork_unlock(void)
@@ -93,8 +100,8 @@ static bool new_entry(void)
 
 static bool begin(void)
 {
-    /* The entry comes after the cut: before, the keeper might wait for that child to be born. */
-    if (q_share_call(Q_CALL_CUT, 0, 0) != 0 || !new_entry())
+    /* The entry comes after the cut: before, cowd might wait for that child to be born. */
+    if (q_share_call(Q_CALL_CUT, q_this_cpu(), 0) != 0 || !new_entry())
         return false;
     for (unsigned i = 0; i < q_share.nr_cuts; i++) {
         struct q_cut *c = &q_share.cut[i];
@@ -212,6 +219,42 @@ static void close_end(int *fd)
     *fd = -1;
 }
 
+/* The last number in the list of this thread's children; 0: there is no such list (CONFIG_PROC_CHILDREN). */
+static int youngest_child(void)
+{
+    long fd = q_arch_syscall6(SYS_openat, AT_FDCWD, (long)"/proc/thread-self/children",
+                              O_RDONLY | O_CLOEXEC, 0, 0, 0);
+    char text[256], before = ' ';
+    int pid = 0;
+    long n;
+
+    while (fd >= 0 && (n = q_arch_syscall6(SYS_read, fd, (long)text, sizeof(text), 0, 0, 0)) > 0) {
+        for (long i = 0; i < n; before = text[i++])
+            if (text[i] >= '0' && text[i] <= '9')
+                pid = (before == ' ' ? 0 : 10 * pid) + text[i] - '0';
+    }
+    if (fd >= 0)
+        q_arch_syscall6(SYS_close, fd, 0, 0, 0, 0, 0);
+    return pid;
+}
+
+/* The child's number, found without waiting for it to run. */
+static bool find_child(void)
+{
+    int pid = youngest_child();
+    struct q_cookie cookie = {0};
+    struct iovec to = {&cookie, sizeof(cookie)}, from = {&q_share.cookie, sizeof(cookie)};
+
+    /* It may be an older one: where fork failed, or the child is gone already. */
+    if (pid <= 0 ||
+        q_arch_syscall6(SYS_process_vm_readv, pid, (long)&to, 1, (long)&from, 1, 0) !=
+            (long)sizeof(cookie) ||
+        (cookie.own != now.entry->cookie && cookie.next != now.entry->cookie))
+        return false;
+    q_sharer_born(now.entry, pid);
+    return true;
+}
+
 /* Until the child has entered itself, is gone, or turns out never to have been. */
 static void wait_for_child(void)
 {
@@ -242,7 +285,7 @@ static void finish(int pid)
             q_sharer_born(now.entry, pid);
         else if (pid < 0)
             q_sharer_unborn(now.entry);
-        else
+        else if (!find_child())
             wait_for_child();
     }
     close_end(&now.ends[0]);
@@ -274,7 +317,7 @@ static void enter_child(struct q_sharer *s)
     /* In this order: one of the two says so at any time. */
     __atomic_store_n(&q_share.cookie.own, s->cookie, __ATOMIC_SEQ_CST);
     __atomic_store_n(&q_share.cookie.next, 0, __ATOMIC_SEQ_CST);
-    /* In another pid namespace its number means nothing to the keeper. */
+    /* In another pid namespace its number means nothing to cowd. */
     if ((int)q_arch_syscall6(SYS_getppid, 0, 0, 0, 0, 0, 0) == s->creator)
         q_sharer_born(s, q_getpid());
     else
@@ -288,7 +331,7 @@ void q_share_fork_child(void)
         return;
     bool ours = q_lock_is_mine(&fork_lock) && now.under_way;
 
-    if (now.inner > 0)
+    if (now.inner > 0 && !atomic_load_explicit(&q_share.frozen, memory_order_relaxed))
         q_die("fork() in a signal handler that interrupted fork(): the child has no heap");
     if (q_share_mode() == Q_SHARE_FIRST) {
         for (unsigned i = 0; i < q_share.nr_cuts; i++)
@@ -305,6 +348,7 @@ void q_share_fork_child(void)
         close_end(&now.ends[1]); /* tells the parent */
     }
     now.under_way = now.cut = quick = false;
+    now.inner = 0;
     now.entry = NULL;
     q_share.nr_cuts = 0;
     atomic_store_explicit(&q_linear_pinned, false, memory_order_relaxed);

@@ -1,7 +1,7 @@
 /*
  * share.c - fork:shared: how it begins, and what the zones ask of it.
  *
- * It begins in the constructor, while there is one thread: the keeper copies
+ * It begins in the constructor, while there is one thread: cowd copies
  * what the heap holds by then (tens of pages) to the file and maps that in
  * its place. What comes online later is mapped from the file at once.
  */
@@ -35,17 +35,17 @@ static struct q_lock call_lock;
 
 long q_share_call(enum q_call op, uintptr_t at, size_t len)
 {
-    struct q_request *r = &q_keeper.request;
+    struct q_request *r = &q_cowd.request;
     uint64_t mask = q_signals_block();
 
     q_lock(&call_lock);
-    q_madvise(q_keeper.doorbell, q_page_size(), MADV_DONTNEED);
+    q_madvise(q_cowd.doorbell, q_page_size(), MADV_DONTNEED);
     r->at = at;
     r->len = len;
     /* Release, and acquire below: the fields, and the answer, go with op. */
     atomic_store_explicit(&r->op, op, memory_order_release);
     while (atomic_load_explicit(&r->op, memory_order_acquire) != Q_CALL_NONE)
-        (void)*(volatile char *)q_keeper.doorbell;
+        (void)*(volatile char *)q_cowd.doorbell;
     long answer = r->answer;
     q_unlock(&call_lock);
     q_signals_restore(mask);
@@ -111,11 +111,11 @@ static long discard(void *at, size_t len)
 
 static const struct q_linear_ops ops = {.online = online, .discard = discard};
 
-/* --- the keeper moves in ----------------------------------------------------------------------- */
+/* --- cowd moves in ----------------------------------------------------------------------- */
 
 static long entry_of(const void *page, uint64_t *entry, unsigned nr)
 {
-    return q_arch_syscall6(SYS_pread64, q_keeper.pagemap, (long)entry, (long)(nr * sizeof(*entry)),
+    return q_arch_syscall6(SYS_pread64, q_cowd.pagemap, (long)entry, (long)(nr * sizeof(*entry)),
                            (long)(((uintptr_t)page >> q_page_shift) * sizeof(*entry)), 0, 0);
 }
 
@@ -132,7 +132,7 @@ static bool copy_in(char *at, size_t len)
         for (unsigned i = 0; i < nr; i++) {
             char *page = at + done + ((size_t)i << q_page_shift);
             if ((entry[i] & (Q_PM_PRESENT | Q_PM_SWAP)) != 0 &&
-                q_arch_syscall6(SYS_pwrite64, q_keeper.file, (long)page, (long)q_page_size(),
+                q_arch_syscall6(SYS_pwrite64, q_cowd.file, (long)page, (long)q_page_size(),
                                 (long)((uintptr_t)page - q_mem.base), 0, 0) != (long)q_page_size())
                 return false;
         }
@@ -150,7 +150,7 @@ static bool move_in(void)
 
             /* What has been moved in stays: the file does for one process, too. */
             if (len > 0 && (uintptr_t)at - q_mem.base < q_mem.size &&
-                (!copy_in(at, len) || q_keeper_online((uintptr_t)at, len) != 0))
+                (!copy_in(at, len) || q_cowd_online((uintptr_t)at, len) != 0))
                 return false;
         }
     }
@@ -164,20 +164,20 @@ static bool try_out(void)
     uint64_t entry = 0;
     struct iovec nowhere = {(void *)8, 1}, there = {0};
     long page = q_arch_syscall6(SYS_mmap, 0, (long)q_page_size(), PROT_READ | PROT_WRITE,
-                                MAP_SHARED, q_keeper.file, at);
+                                MAP_SHARED, q_cowd.file, at);
 
     if (q_sys_failed(page))
         return false;
     there = (struct iovec){(void *)page, 1};
-    bool ok = q_arch_syscall6(SYS_pwrite64, q_keeper.file, (long)"q", 1, at, 0, 0) == 1 &&
-              q_uffd_register(&q_keeper.uffd, (uintptr_t)page, q_page_size(),
+    bool ok = q_arch_syscall6(SYS_pwrite64, q_cowd.file, (long)"q", 1, at, 0, 0) == 1 &&
+              q_uffd_register(&q_cowd.uffd, (uintptr_t)page, q_page_size(),
                               UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP |
                                   UFFDIO_REGISTER_MODE_MINOR) == 0 &&
-              q_uffd_continue(&q_keeper.uffd, (uintptr_t)page, q_page_size(), true) ==
+              q_uffd_continue(&q_cowd.uffd, (uintptr_t)page, q_page_size(), true) ==
                   (long)q_page_size() &&
               entry_of((void *)page, &entry, 1) == sizeof(entry) &&
               (entry & (Q_PM_PRESENT | Q_PM_FILE)) == (Q_PM_PRESENT | Q_PM_FILE) &&
-              q_uffd_protect(&q_keeper.uffd, (uintptr_t)page, q_page_size(), false) == 0 &&
+              q_uffd_protect(&q_cowd.uffd, (uintptr_t)page, q_page_size(), false) == 0 &&
               q_arch_syscall6(SYS_process_vm_writev, q_getpid(), (long)&nowhere, 1, (long)&there, 1,
                               0) == -EFAULT &&
               q_madvise((void *)page, q_page_size(), MADV_REMOVE) == 0;
@@ -194,7 +194,7 @@ static long open_pagemap(void)
 /* NULL, or why not. */
 static const char *open_all(void)
 {
-    struct q_keeper *k = &q_keeper;
+    struct q_cowd *k = &q_cowd;
 
     if (q_arch_syscall6(SYS_unshare, CLONE_FILES, 0, 0, 0, 0, 0) != 0 ||
         q_arch_syscall6(SYS_close_range, 0, ~0u, 0, 0, 0, 0) != 0)
@@ -223,14 +223,14 @@ static const char *open_all(void)
     return move_in() ? NULL : "no memory to move the heap into a file";
 }
 
-bool q_keeper_open(void)
+bool q_cowd_open(void)
 {
     const char *why = open_all();
 
     q_share.why_not = why;
     /* Release: pairs with the acquire in q_share_start(). */
-    atomic_store_explicit(&q_keeper.started, why == NULL ? 1 : 2, memory_order_release);
-    q_futex(&q_keeper.started, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1);
+    atomic_store_explicit(&q_cowd.started, why == NULL ? 1 : 2, memory_order_release);
+    q_futex(&q_cowd.started, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1);
     return why == NULL;
 }
 
@@ -243,6 +243,14 @@ static bool alone(void)
     return stat("/proc/self/task", &st) == 0 && st.st_nlink == 3;
 }
 
+/* Then a page that cannot be had is SIGBUS, where malloc could have said no. */
+static bool strict_overcommit(void)
+{
+    char text[16];
+
+    return q_read_file("/proc/sys/vm/overcommit_memory", text, sizeof(text)) > 0 && text[0] == '2';
+}
+
 static const char *start(void)
 {
     static char *stack;
@@ -250,6 +258,8 @@ static const char *start(void)
 
     if (q_mem.size == 0)
         return "the heap is in the sparse memory model";
+    if (strict_overcommit())
+        return "vm.overcommit_memory is 2";
     if (!alone())
         return "the program had threads before the library started";
     q_share.sharers = (struct q_sharers *)q_arch_syscall6(
@@ -259,10 +269,10 @@ static const char *start(void)
         return "no memory for the table of children";
     /* Numbers that another program's do not run into by chance. */
     q_share.sharers->next_cookie = (uint32_t)(q_clock_fine() ^ (uint64_t)q_getpid() << 20) | 1;
-    if (q_cow_thread(&stack, q_keeper_thread, NULL) != 0)
+    if (q_cow_thread(&stack, q_cowd_thread, NULL) != 0)
         return "no thread can be made";
-    while ((started = atomic_load_explicit(&q_keeper.started, memory_order_acquire)) == 0)
-        q_futex(&q_keeper.started, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 0);
+    while ((started = atomic_load_explicit(&q_cowd.started, memory_order_acquire)) == 0)
+        q_futex(&q_cowd.started, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 0);
     return started == 1 ? NULL : q_share.why_not;
 }
 

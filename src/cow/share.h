@@ -5,18 +5,18 @@
  * process maps it shared; its children map it private, at the same addresses:
  * what they write is their own at once, by the kernel's copy-on-write. What
  * the first process writes would show in them, so before it can write to a
- * page, a thread of it (the keeper) makes the page private in each child.
+ * page, a thread of it, cowd, makes the page private in each child.
  *
  *     file in memory   [ page | page | page | page ]
  *                         |      |      |
  *     first process       |      |      | missing, or write-protected: a
- *     (MAP_SHARED)        w      .      . first touch goes to the keeper
+ *     (MAP_SHARED)        w      .      . first touch goes to cowd
  *     child (PRIVATE)   own copy .      . sees the file
  *
  * The cut takes constant time: page tables are moved aside whole, and the
  * fresh mapping is filled as it is touched (fork.c).
  *
- * The keeper has a table of descriptors of its own (unshare(CLONE_FILES)), so
+ * cowd has a table of descriptors of its own (unshare(CLONE_FILES)), so
  * that the program neither sees nor closes them, and no child inherits them.
  * It keeps all state, and does one thing after another: no lock is needed to
  * serve. Others ask it by touching its doorbell, a page that is always
@@ -29,8 +29,8 @@
  *
  * Locks: call_lock (share.c) is held for one request, with signals blocked;
  * it comes below all locks of src/zone. fork_lock (fork.c) is held from
- * before the cut to its end; it comes above all locks of the heap. The
- * keeper takes no lock and touches no memory of the heap.
+ * before the cut to its end; it comes above all locks of the heap. cowd
+ * takes no lock and touches no memory of the heap.
  */
 #ifndef Q_COW_SHARE_H
 #define Q_COW_SHARE_H
@@ -53,7 +53,7 @@ enum q_share_mode {
 /* A part of the window with the file behind it: byte a of it is byte a - window of the file. */
 struct q_span {
     uintptr_t start, end;
-    uintptr_t watched; /* the keeper hears of first touches up to here: the end at the last cut */
+    uintptr_t watched; /* cowd hears of first touches up to here: the end at the last cut */
 };
 
 /*
@@ -97,11 +97,11 @@ struct q_share {
     struct q_cookie {
         uint32_t own;                     /* of this process's entry; 0 in the first process */
         uint32_t next;                    /* during a fork, of the child's */
-    } __attribute__((aligned(8))) cookie; /* the keeper reads both at once */
+    } __attribute__((aligned(8))) cookie; /* cowd reads both at once */
     const char *why_not;                  /* why the mode is not FIRST, for people; NULL */
     struct q_sharers *sharers;
     unsigned nr_spans, nr_cuts;
-    struct q_span span[Q_MAX_SPANS]; /* changed by the keeper alone */
+    struct q_span span[Q_MAX_SPANS]; /* changed by cowd alone */
     struct q_cut cut[Q_MAX_SPANS];   /* the forking thread's, from Q_CALL_CUT to Q_CALL_OPEN */
     _Atomic uint64_t faults, broken, longest_ns, forks;
 };
@@ -120,7 +120,7 @@ void q_share_start(void);
 enum q_call {
     Q_CALL_NONE,
     Q_CALL_ONLINE, /* at, len: put the file behind more of the window */
-    Q_CALL_CUT,    /* prepare mappings; faults wait from here on */
+    Q_CALL_CUT,    /* at: the caller's CPU. Prepare mappings; faults wait from here on */
     Q_CALL_ASIDE,  /* the private mappings are in place: serve faults of theirs */
     Q_CALL_STOP,   /* faults wait again; answers how many pages were touched */
     Q_CALL_SETTLE, /* what was written to the private mappings, now at `written`, goes to the file */
@@ -129,7 +129,7 @@ enum q_call {
     Q_CALL_SWEEP,   /* look who is still alive; answers whether anybody is */
 };
 
-/* share.c: ask the keeper. Its answer, or a negative errno. */
+/* share.c: ask cowd. Its answer, or a negative errno. */
 long q_share_call(enum q_call op, uintptr_t at, size_t len);
 
 /* share.c: in a child, where nobody is asking any more. */
@@ -138,29 +138,29 @@ void q_share_reset_lock(void);
 /* share.c: whether addr lies in a span. */
 bool q_share_has(uintptr_t addr);
 
-/* keeper.c: the keeper's thread. */
+/* cowd.c: the thread. */
 struct q_request {
     _Atomic int op; /* Q_CALL_NONE: done */
     uintptr_t at;
     size_t len;
     long answer;
 };
-struct q_keeper {
-    struct q_uffd uffd; /* these descriptors are good in the keeper alone */
+struct q_cowd {
+    struct q_uffd uffd; /* these descriptors are good in cowd alone */
     int file;           /* behind the window */
     int pagemap;        /* of this process */
     char *doorbell;
     struct q_request request;
     _Atomic uint32_t started; /* 0: not yet; 1: yes; 2: refused */
 };
-extern struct q_keeper q_keeper;
-void *q_keeper_thread(void *arg);
+extern struct q_cowd q_cowd;
+void *q_cowd_thread(void *arg);
 
-/* keeper.c, in the keeper: put the file behind a part of the window. 0 or a negative errno. */
-long q_keeper_online(uintptr_t at, size_t len);
+/* cowd.c, in cowd: put the file behind a part of the window. 0 or a negative errno. */
+long q_cowd_online(uintptr_t at, size_t len);
 
-/* share.c, in the keeper: open all that it needs, and move in. False: refused. */
-bool q_keeper_open(void);
+/* share.c, in cowd: open all that it needs, and move in. False: refused. */
+bool q_cowd_open(void);
 
 /* sharer.c: an entry for a child that is about to be made; NULL: the table is full. */
 struct q_sharer *q_sharer_new(void);
@@ -171,10 +171,10 @@ void q_sharer_born(struct q_sharer *s, int pid);
 /* It was never made. */
 void q_sharer_unborn(struct q_sharer *s);
 
-/* In the keeper: make [at, at + len) private in all that share it. 0, or an errno: one cannot be reached. */
+/* In cowd: make [at, at + len) private in all that share it. 0, or an errno: one cannot be reached. */
 int q_sharers_break(uintptr_t at, size_t len);
 
-/* In the keeper: forget those that are gone (unless in haste). True: somebody is left. */
+/* In cowd: forget those that are gone (unless in haste). True: somebody is left. */
 bool q_sharers_alive(bool hasty);
 
 /* Entries of /proc/PID/pagemap. */
@@ -192,6 +192,7 @@ Q_INLINE bool q_pm_private(uint64_t entry)
  * which are held in prepare and in parent.
  */
 void q_share_fork_lock(void);
+bool q_share_fork_trylock(void); /* for others than forks, with those of src/zone held */
 void q_share_fork_unlock(void);
 void q_share_fork_prepare(void);
 void q_share_fork_parent(void);

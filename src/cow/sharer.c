@@ -1,7 +1,7 @@
 /*
  * sharer.c - who shares the heap, and making a page private there.
  *
- * The keeper makes a page private in another process by process_vm_writev(2)
+ * cowd makes a page private in another process by process_vm_writev(2)
  * from an address where nothing is: the kernel first gets the other's page
  * for writing, which breaks copy-on-write, then fails to read from here, and
  * writes nothing. Whether it was done is read from /proc/PID/pagemap, whose
@@ -10,7 +10,7 @@
  * program.
  *
  * An entry goes FREE -> UNBORN (parent, before fork) -> LIVE (child or parent,
- * whoever is first) -> FREE (keeper, or the parent where there was no child).
+ * whoever is first) -> FREE (cowd, or the parent where there was no child).
  */
 #include <fcntl.h>
 #include <sys/uio.h>
@@ -24,7 +24,7 @@
 #define UNBORN_NS 2000000000u /* for a child of a child to enter itself; then we go another way */
 #define PF_FORKNOEXEC 0x40u   /* "forked but didn't exec", in /proc/PID/stat */
 
-static int pagemap[Q_MAX_SHARERS]; /* the keeper's; 0: not open */
+static int pagemap[Q_MAX_SHARERS]; /* cowd's; 0: not open */
 
 static void raise_high(uint32_t to)
 {

@@ -56,7 +56,7 @@ void q_snapshot_free(struct quire_snapshot *s)
 
 int q_snapshot_check(const struct quire_snapshot *s)
 {
-    if (s == NULL || s->magic != Q_SNAPSHOT_MAGIC)
+    if (s == NULL || s->magic != Q_SNAPSHOT_MAGIC || s->released)
         return EINVAL;
     return s->pid == q_getpid() ? 0 : ESTALE;
 }
@@ -95,15 +95,19 @@ static const struct q_holder holder = {.held = held, .keep = keep};
 
 /* --- the cut --------------------------------------------------------------------------------- */
 
-/* All locks of src/zone, with no mapping on its way between two addresses. */
-static bool lock_zones(void)
+/*
+ * All locks of src/zone, with no mapping on its way between two addresses;
+ * and that of forks, where this is to be one. It comes before the others, so
+ * it is only tried.
+ */
+static bool lock_zones(bool fork_too)
 {
     struct timespec little = {.tv_nsec = 20000};
     uint64_t start = q_clock_coarse();
 
     do {
         q_zone_fork_prepare(true);
-        if (q_vsettled())
+        if (q_vsettled() && (!fork_too || q_share_fork_trylock()))
             return true;
         q_zone_fork_parent();
         q_arch_syscall6(SYS_nanosleep, (long)&little, 0, 0, 0, 0, 0);
@@ -233,7 +237,7 @@ static int take_by_protection(struct quire_snapshot *s)
     q_store_populate();
     uint64_t mask = q_signals_block();
     q_enter();
-    if (lock_zones()) {
+    if (lock_zones(false)) {
         error = cut(s);
         q_zone_fork_parent();
     }
@@ -248,14 +252,13 @@ static int take_by_holder(struct quire_snapshot *s)
     uint64_t mask = q_signals_block();
 
     q_enter();
-    q_share_fork_lock();
-    if (lock_zones()) {
+    if (lock_zones(true)) {
         uint64_t t = q_clock_fine();
         error = collect(s) ? q_holder_start(s) : ENOMEM;
         s->pause_ns = q_clock_fine() - t;
         q_zone_fork_parent();
+        q_share_fork_unlock();
     }
-    q_share_fork_unlock();
     q_leave();
     q_signals_restore(mask);
     return error;

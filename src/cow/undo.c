@@ -10,6 +10,7 @@
 #include "slab/arena.h"
 #include "slab/cache.h"
 #include "slab/heap.h"
+#include "zone/movable.h"
 #include "zone/page_alloc.h"
 #include "zone/vmalloc.h"
 
@@ -139,6 +140,7 @@ int q_undo_collect(struct q_undo *u)
     if (!q_ranges_collect_all(&u->guarded) || !collect_blocks(u))
         return ENOMEM;
     u->nr_heaps = q_nr_heaps;
+    u->movable_changes = q_movable_changes();
     u->nr_threads = count_threads();
     u->pages_in_use = atomic_load_explicit(&q_pages_in_use, memory_order_relaxed) -
                       atomic_load_explicit(&q_pages_outside, memory_order_relaxed);
@@ -162,6 +164,8 @@ int q_undo_check(const struct q_undo *u)
 
     if (q_nr_heaps != u->nr_heaps || count_threads() > u->nr_threads || any_busy())
         return EBUSY;
+    if (q_movable_changes() != u->movable_changes)
+        return EBUSY; /* handles are not put back, so their runs must be where they were */
     for (uint32_t id = 1; id <= u->nr_heaps; id++, then++)
         if (q_heaps[id]->live != then->live || q_heaps[id]->exited != then->exited ||
             q_heaps[id]->tp != then->tp)

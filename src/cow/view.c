@@ -35,7 +35,7 @@ bool q_view_fault(uintptr_t at)
     while (s != NULL && at - (uintptr_t)s->view_map >= s->view_bytes)
         s = s->next_view;
     if (s == NULL)
-        return false;
+        return q_branch_fault(at, page);
     uintptr_t addr = at - (uintptr_t)s->view + lowest(s);
     bool inside = q_ranges_find(&s->ranges, addr) != NULL;
     if (inside && q_snapshot_copy(s, addr, page, q_page_size()) != 0) {

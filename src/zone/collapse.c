@@ -110,7 +110,9 @@ static bool look_at_block(int fd, struct q_zone *zone, size_t pfn)
     size_t nr = (size_t)1 << q_pageblock_order();
     uintptr_t at = (uintptr_t)q_pfn_to_virt(pfn);
 
-    if (q_pageblock_of(pfn)->nr_free > nr / 16 || !worth_it(fd, at) || !mark_block(zone, pfn))
+    /* Advice for a part would cut the mapping of a file into pieces. */
+    if (q_linear != NULL || q_pageblock_of(pfn)->nr_free > nr / 16 || !worth_it(fd, at) ||
+        !mark_block(zone, pfn))
         return true;
     return collapse(at);
 }
@@ -216,8 +218,8 @@ static bool wanted(void)
 {
     size_t carved = atomic_load_explicit(&q_pages_carved, memory_order_relaxed);
 
-    return q_opt.huge != Q_HUGE_OFF && !q_mem.thp_never && q_linear == NULL && !q_any_held() &&
-           !walk.unable && carved << q_page_shift >= Q_HUGE_FROM_BYTES;
+    return q_opt.huge != Q_HUGE_OFF && !q_mem.thp_never && !q_any_held() && !walk.unable &&
+           carved << q_page_shift >= Q_HUGE_FROM_BYTES;
 }
 
 void q_collapse_tick(void)

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -332,7 +333,7 @@ static void pid_namespace(void)
         table_set(&table, i, 1);
     close(go[1]);
     CHECK(conform_child_ok(pid, "child"));
-    /* fork() does not learn its number, and has to end sharing. */
+    /* fork() may not learn its number, and then ends sharing. */
     pid = fork();
     if (pid == 0) {
         usleep(30000);
@@ -343,6 +344,79 @@ static void pid_namespace(void)
     if (pid > 0) /* the namespace's first process is gone: ENOMEM */
         CHECK(conform_child_ok(pid, "second child"));
     conform_end();
+}
+
+/* No room for the mappings of a fork: this one, and later ones, are the kernel's. */
+static void address_space_used_up(void)
+{
+    struct quire_fork_stat st;
+    struct rlimit now_used = {0, 0};
+    unsigned long pages = 0;
+    int go[2], go2[2];
+
+    begin_afresh("address space used up");
+    need_sharing();
+    table_make(&table, 5000, 4000);
+    pid_t first = waiting_child(go, 0);
+    for (size_t i = 0; i < table.nr; i += 2)
+        table_set(&table, i, 1);
+    FILE *f = fopen("/proc/self/statm", "r");
+    REQUIRE(f != NULL && fscanf(f, "%lu", &pages) == 1);
+    fclose(f);
+    now_used.rlim_cur = now_used.rlim_max = pages * (unsigned long)getpagesize() + (10u << 20);
+    REQUIRE(setrlimit(RLIMIT_AS, &now_used) == 0);
+    for (size_t i = 1; i < table.nr; i += 2)
+        table_set(&table, i, 1);
+    pid_t second = waiting_child(go2, 1);
+    CHECK(quire_fork_stat(&st) == 0 && st.method == QUIRE_FORK_COPY && st.why_not != NULL);
+    for (size_t i = 0; i < table.nr; i++)
+        table_set(&table, i, 2);
+    close(go[1]);
+    close(go2[1]);
+    CHECK(conform_child_ok(first, "first"));
+    CHECK(conform_child_ok(second, "second"));
+    CHECK(table_not(&table, 2) == 0);
+    conform_end();
+}
+
+static int free_and_malloc(void)
+{
+    for (size_t i = 0; i < table.nr; i += 3)
+        free(table.at[i]);
+    char *p = malloc(100000);
+    return p != NULL;
+}
+
+/* A thread of the program forks while others fork. */
+static void *fork_again_and_again(void *arg)
+{
+    for (int i = 0; i < 30; i++) {
+        pid_t pid = i % 2 == 0 ? child() : fork();
+        if (pid == 0) {
+            uint64_t sum;
+            child_end(table_check(&table, &sum) == 0 && free_and_malloc());
+        }
+        CHECK(conform_child_ok(pid, "child"));
+        for (size_t k = (size_t)(uintptr_t)arg; k < table.nr; k += 4)
+            table_set(&table, k, table.at[k]->version + 1);
+    }
+    return NULL;
+}
+
+static void threads_fork(void)
+{
+    pthread_t thread[4];
+    uint64_t sum;
+
+    begin_afresh("threads fork");
+    need_sharing();
+    table_make(&table, 1000, 4000);
+    for (size_t i = 0; i < 4; i++)
+        REQUIRE(pthread_create(&thread[i], NULL, fork_again_and_again, (void *)(uintptr_t)i) == 0);
+    for (size_t i = 0; i < 4; i++)
+        pthread_join(thread[i], NULL);
+    CHECK(table_not(&table, 30) == 0 && table_check(&table, &sum) == 0);
+    end_sharing();
 }
 
 /* Forks that fail leave nothing behind. */
@@ -380,6 +454,8 @@ static const struct conform_case cases[] = {
     {"userfaultfd refused", userfaultfd_refused, 60},
     {"snapshots by a holder", snapshots, 60},
     {"another pid namespace", pid_namespace, 60},
+    {"address space used up", address_space_used_up, 60},
+    {"threads fork", threads_fork, 120},
     {"fork fails", fork_fails, 60},
 };
 

@@ -1,5 +1,5 @@
 /*
- * keeper.c - the keeper's thread: requests, and first touches of the shared heap.
+ * cowd.c - cowd, the thread that keeps a shared heap right: requests, and first touches.
  *
  *   state     who touches a page that is missing or protected
  *   -------   -----------------------------------------------------------
@@ -15,7 +15,7 @@
  * nevertheless, because what to do is decided by who shares now. A fault that
  * is not served comes again when everybody is woken.
  *
- * What the keeper cannot do (a child that it may not touch, no memory) makes
+ * What cowd cannot do (a child that it may not touch, no memory) makes
  * it give up sharing: go_private(). It maps the file private in this process,
  * too; from then on nobody writes to the file.
  */
@@ -36,10 +36,12 @@
 #define UNMAP_BYTES ((size_t)4 << 20) /* at once, so that nobody waits long for the address space */
 #define UNMAP_PAUSE_NS 1000000        /* and others run in between */
 #define MAX_LITTER 32
+#define MAX_CPUS 1024u
+#define WORD (8 * sizeof(unsigned long))
 
 enum state { OPEN, STOPPED, ASIDE };
 
-struct q_keeper q_keeper;
+struct q_cowd q_cowd;
 
 static enum state state;
 static uintptr_t touched[MAX_TOUCHED]; /* pages of the window, in state ASIDE */
@@ -59,7 +61,7 @@ static char *map_file(uintptr_t start, size_t len, int flags)
 {
     void *at = (flags & MAP_FIXED) != 0 ? (void *)start : NULL;
     long ret = q_arch_syscall6(SYS_mmap, (long)at, (long)len, PROT_READ | PROT_WRITE,
-                               flags | MAP_NORESERVE, q_keeper.file, (long)(start - q_mem.base));
+                               flags | MAP_NORESERVE, q_cowd.file, (long)(start - q_mem.base));
 
     if (q_sys_failed(ret))
         return NULL;
@@ -73,7 +75,7 @@ static char *map_file(uintptr_t start, size_t len, int flags)
 
 static long watch(uintptr_t start, size_t len)
 {
-    return q_uffd_register(&q_keeper.uffd, start, len,
+    return q_uffd_register(&q_cowd.uffd, start, len,
                            UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP |
                                UFFDIO_REGISTER_MODE_MINOR);
 }
@@ -81,7 +83,7 @@ static long watch(uintptr_t start, size_t len)
 static void wake_all(void)
 {
     for (unsigned i = 0; i < q_share.nr_spans; i++)
-        q_uffd_wake(&q_keeper.uffd, q_share.span[i].start,
+        q_uffd_wake(&q_cowd.uffd, q_share.span[i].start,
                     q_share.span[i].end - q_share.span[i].start);
 }
 
@@ -126,7 +128,7 @@ static void go_private(const char *why)
         if (state != OPEN && i < q_share.nr_cuts && q_share.cut[i].next_private == 0 &&
             q_share.cut[i].next_shared != 0) {
             start = q_share.cut[i].end;
-            q_uffd_unregister(&q_keeper.uffd, span->start, start - span->start);
+            q_uffd_unregister(&q_cowd.uffd, span->start, start - span->start);
         }
         if (start < span->end)
             map_file(start, span->end - start, MAP_PRIVATE | MAP_FIXED);
@@ -153,17 +155,17 @@ static const struct q_span *span_of(uintptr_t addr)
 static void fill(uintptr_t at, uintptr_t end, uintptr_t fault, bool protect)
 {
     while (at < end) {
-        long n = q_uffd_continue(&q_keeper.uffd, at, end - at, protect);
+        long n = q_uffd_continue(&q_cowd.uffd, at, end - at, protect);
 
         if (n > 0) {
             at += (uintptr_t)n;
             continue;
         }
         if (n == -EFAULT && at == fault)
-            n = q_uffd_fill(&q_keeper.uffd, at, NULL);
+            n = q_uffd_fill(&q_cowd.uffd, at, NULL);
         /* Whatever it is, the fault comes again if it is not settled. */
         if (at == fault && n != 0)
-            q_uffd_wake(&q_keeper.uffd, at, q_page_size());
+            q_uffd_wake(&q_cowd.uffd, at, q_page_size());
         at += q_page_size();
     }
 }
@@ -184,9 +186,11 @@ static uintptr_t write_end(uintptr_t page, const struct q_span *span)
     return next;
 }
 
-static void serve_write(uintptr_t page, const struct q_span *span)
+/* mapped: it is there already, protected. */
+static void serve_write(uintptr_t page, const struct q_span *span, bool mapped)
 {
     uintptr_t end = write_end(page, span);
+    bool more = end - page > q_page_size(); /* of which some may be, and some not */
 
     if (q_sharers_break(page, end - page) != 0) {
         end = page + q_page_size();
@@ -196,35 +200,38 @@ static void serve_write(uintptr_t page, const struct q_span *span)
             return;
         }
     }
-    q_uffd_protect(&q_keeper.uffd, page, end - page, false);
-    fill(page, end, page, false);
+    if (mapped || more)
+        q_uffd_protect(&q_cowd.uffd, page, end - page, false);
+    if (!mapped || more)
+        fill(page, end, page, false);
 }
 
 static void serve_read(uintptr_t page, const struct q_span *span)
 {
     uintptr_t end = q_align_down(page, Q_PAGEBLOCK_SIZE) + Q_PAGEBLOCK_SIZE;
-    long n = q_uffd_continue(&q_keeper.uffd, page, q_min(end, span->watched) - page, true);
+    long n = q_uffd_continue(&q_cowd.uffd, page, q_min(end, span->watched) - page, true);
 
     if (n == -EFAULT) /* a hole: it can only be filled for writing */
-        serve_write(page, span);
+        serve_write(page, span, false);
     else if (n <= 0)
-        q_uffd_wake(&q_keeper.uffd, page, q_page_size());
+        q_uffd_wake(&q_cowd.uffd, page, q_page_size());
 }
 
-/* Nobody shares: what is around it needs no keeper. */
+/* Nobody shares: what is around it need not come here. */
 static void let_be(uintptr_t page, const struct q_span *span)
 {
     size_t size = q_max(UNREGISTER_BYTES, (size_t)1 << q_fls(span->end - span->start) >> 8);
     uintptr_t start = q_max(q_align_down(page, size), span->start);
     uintptr_t end = q_min(start + size, span->end);
 
-    if (q_uffd_unregister(&q_keeper.uffd, start, end - start) != 0)
-        q_uffd_unregister(&q_keeper.uffd, page, q_page_size());
-    q_uffd_wake(&q_keeper.uffd, start, end - start);
+    if (q_uffd_unregister(&q_cowd.uffd, start, end - start) != 0)
+        q_uffd_unregister(&q_cowd.uffd, page, q_page_size());
+    q_uffd_wake(&q_cowd.uffd, start, end - start);
 }
 
-static void serve_open(uintptr_t page, const struct q_span *span, bool write)
+static void serve_open(uintptr_t page, const struct q_span *span, uint64_t flags)
 {
+    bool write = (flags & (UFFD_PAGEFAULT_FLAG_WRITE | UFFD_PAGEFAULT_FLAG_WP)) != 0;
     uint64_t t = q_clock_fine();
 
     if (!q_sharers_alive(write)) {
@@ -233,7 +240,7 @@ static void serve_open(uintptr_t page, const struct q_span *span, bool write)
         return;
     }
     if (write)
-        serve_write(page, span);
+        serve_write(page, span, (flags & UFFD_PAGEFAULT_FLAG_WP) != 0);
     else
         serve_read(page, span);
     /* Relaxed: numbers for people, written by this thread alone. */
@@ -255,7 +262,7 @@ static void serve_aside(uintptr_t page)
 /* --- requests -------------------------------------------------------------------------------- */
 
 /* More of the window; or the first of it, where what is there already was copied to the file. */
-long q_keeper_online(uintptr_t at, size_t len)
+long q_cowd_online(uintptr_t at, size_t len)
 {
     struct q_span *span = NULL;
 
@@ -289,8 +296,24 @@ static void reserve_aside(struct q_cut *c)
     q_madvise(c->aside_map, c->aside_bytes, MADV_DONTFORK);
 }
 
-static long cut(void)
+/*
+ * First writes are served twice as fast by a thread on the writer's CPU,
+ * because waking another takes longer than serving. Whoever forks mostly
+ * writes next. Where that is not allowed, the kernel chooses.
+ */
+static void move_to(unsigned cpu)
 {
+    unsigned long mask[MAX_CPUS / WORD] = {0};
+
+    if (cpu >= MAX_CPUS)
+        return;
+    mask[cpu / WORD] = 1ul << (cpu % WORD);
+    q_arch_syscall6(SYS_sched_setaffinity, 0, sizeof(mask), (long)mask, 0, 0, 0);
+}
+
+static long cut(unsigned cpu)
+{
+    move_to(cpu);
     if (q_share_mode() != Q_SHARE_FIRST)
         return -EPERM;
     for (unsigned i = 0; i < q_share.nr_spans; i++) {
@@ -324,7 +347,7 @@ static long settle(void)
         while (page < c->start || page >= c->end)
             c++;
         uintptr_t copy = page - c->start + c->written;
-        if (q_arch_syscall6(SYS_pread64, q_keeper.pagemap, (long)&entry, sizeof(entry),
+        if (q_arch_syscall6(SYS_pread64, q_cowd.pagemap, (long)&entry, sizeof(entry),
                             (long)((copy >> q_page_shift) * sizeof(entry)), 0, 0) != sizeof(entry))
             return -EIO;
         if (!q_pm_private(entry))
@@ -332,7 +355,7 @@ static long settle(void)
         int error = q_sharers_break(page, q_page_size());
         if (error != 0)
             return -error;
-        if (q_arch_syscall6(SYS_pwrite64, q_keeper.file, (long)copy, (long)q_page_size(),
+        if (q_arch_syscall6(SYS_pwrite64, q_cowd.file, (long)copy, (long)q_page_size(),
                             (long)(page - q_mem.base), 0, 0) != (long)q_page_size())
             return -ENOMEM;
     }
@@ -357,9 +380,9 @@ static long answer(enum q_call op, uintptr_t at, size_t len)
 {
     switch (op) {
     case Q_CALL_ONLINE:
-        return q_keeper_online(at, len);
+        return q_cowd_online(at, len);
     case Q_CALL_CUT:
-        return cut();
+        return cut((unsigned)at);
     case Q_CALL_ASIDE:
         state = ASIDE;
         wake_all();
@@ -391,7 +414,7 @@ static long answer(enum q_call op, uintptr_t at, size_t len)
 
 static void serve_request(void)
 {
-    struct q_request *r = &q_keeper.request;
+    struct q_request *r = &q_cowd.request;
     /* Acquire and release: the request's other fields go with op. */
     int op = atomic_load_explicit(&r->op, memory_order_acquire);
 
@@ -399,43 +422,41 @@ static void serve_request(void)
         r->answer = answer((enum q_call)op, r->at, r->len);
         atomic_store_explicit(&r->op, Q_CALL_NONE, memory_order_release);
     }
-    if (q_uffd_fill(&q_keeper.uffd, (uintptr_t)q_keeper.doorbell, NULL) != 0)
-        q_uffd_wake(&q_keeper.uffd, (uintptr_t)q_keeper.doorbell, q_page_size());
+    if (q_uffd_fill(&q_cowd.uffd, (uintptr_t)q_cowd.doorbell, NULL) != 0)
+        q_uffd_wake(&q_cowd.uffd, (uintptr_t)q_cowd.doorbell, q_page_size());
 }
 
 static void serve(const struct uffd_msg *m)
 {
     uintptr_t page = q_align_down(m->arg.pagefault.address, q_page_size());
-    bool write =
-        (m->arg.pagefault.flags & (UFFD_PAGEFAULT_FLAG_WRITE | UFFD_PAGEFAULT_FLAG_WP)) != 0;
 
     if (m->event != UFFD_EVENT_PAGEFAULT)
         return; /* page tables moved; reading this lets the mover go on */
-    if (page == (uintptr_t)q_keeper.doorbell) {
+    if (page == (uintptr_t)q_cowd.doorbell) {
         serve_request();
         return;
     }
     const struct q_span *span = span_of(page);
     if (q_share_mode() != Q_SHARE_FIRST || span == NULL)
-        q_uffd_wake(&q_keeper.uffd, page, q_page_size());
+        q_uffd_wake(&q_cowd.uffd, page, q_page_size());
     else if (state == OPEN)
-        serve_open(page, span, write);
+        serve_open(page, span, m->arg.pagefault.flags);
     else if (state == ASIDE)
         serve_aside(page);
 }
 
-void *q_keeper_thread(void *arg)
+void *q_cowd_thread(void *arg)
 {
     struct pollfd ready = {.events = POLLIN};
     struct timespec pause = {.tv_nsec = UNMAP_PAUSE_NS};
     struct uffd_msg m[BATCH] = {0};
 
-    q_arch_syscall6(SYS_prctl, PR_SET_NAME, (long)"quire-share", 0, 0, 0, 0);
+    q_arch_syscall6(SYS_prctl, PR_SET_NAME, (long)"quire-cowd", 0, 0, 0, 0);
     /* Writers wait while it is preempted. Without the right to ask it stays as the others are. */
     q_arch_syscall6(SYS_setpriority, PRIO_PROCESS, 0, NICE, 0, 0, 0);
-    if (!q_keeper_open())
+    if (!q_cowd_open())
         return arg;
-    ready.fd = q_keeper.uffd.fd;
+    ready.fd = q_cowd.uffd.fd;
     for (;;) {
         if (nr_litter > 0 &&
             q_arch_syscall6(SYS_ppoll, (long)&ready, 1, (long)&pause, 0, 0, 0) == 0) {
