@@ -173,13 +173,14 @@ def quantile(values, part):
 def row(what, ours, theirs, target):
     verdict = "met" if ours <= theirs * target else "not met"
     ratio = f"1/{theirs / ours:.1f}" if ours < theirs else f"{ours / theirs:.2f}"
-    print(f"  {what:<58} {ours:>11.0f} {theirs:>11.0f}  {ratio:<9} {target:>7.4f}  {verdict}",
+    wanted = f"1/{1 / target:.0f}"
+    print(f"  {what:<60} {ours:>11.0f} {theirs:>11.0f}  {ratio:<9} {wanted:>9}  {verdict}",
           flush=True)
-    return verdict == "met"
+    return what, f"{ours:.0f}", f"{theirs:.0f}", ratio, wanted, verdict
 
 
 def compare(keys, rounds, saves, rest, build, work):
-    """Print the table; (rows met, rows)."""
+    """Print the table; its rows, the verdict last."""
     found, absent = peers.find(build)
     wanted = [name for name in ("quire", "glibc", "jemalloc", "mimalloc") if name in found]
     libraries = {name: library_of(found[name]) for name in wanted}
@@ -199,18 +200,18 @@ def compare(keys, rounds, saves, rest, build, work):
               f"{stats.median(run['huge']):5.0f} in huge pages; fork "
               f"{', '.join(f'{us:.0f}' for us in run['fork'])} us; a write takes {quantile(run['latency'], .5):.0f} us, "
               f"p99 {quantile(run['latency'], .99):.0f}, max {max(run['latency']):.0f}")
-    print(f"  {'':<58} {'quire':>11} {'other':>11}  ratio      target")
-    met = []
+    print(f"  {'':<60} {'quire':>11} {'other':>11}  ratio        target")
+    rows = []
     ours = runs.get("quire")
     for name, run in runs.items():
         if name != "quire" and ours:
-            met.append(row(f"fork pause, us: against {name}", stats.median(ours["fork"]),
-                           stats.median(run["fork"]), 1 / 30))
+            rows.append(row(f"fork pause, us: against {name}", stats.median(ours["fork"]),
+                            stats.median(run["fork"]), 1 / 30))
     for name, run in runs.items():
         if name != "quire" and ours:
-            met.append(row(f"write's p99.9 while saving, us: against {name}",
-                           quantile(ours["latency"], .999), quantile(run["latency"], .999), 1))
-    return sum(met), len(met)
+            rows.append(row(f"write's p99.9 while saving, us: against {name}",
+                            quantile(ours["latency"], .999), quantile(run["latency"], .999), 1))
+    return rows
 
 
 def main():
@@ -229,9 +230,9 @@ def main():
         if "[never]" in file.read():
             print(f"huge pages are switched off here ({THP}): quire has no advantage then")
     with tempfile.TemporaryDirectory(prefix="quire-bgsave-") as work:
-        met, rows = compare(args.keys, args.rounds or (1 if args.quick else 3),
-                            args.saves or (1 if args.quick else 2), args.rest, args.build, work)
-    print(f"{met} of {rows} met")
+        rows = compare(args.keys, args.rounds or (1 if args.quick else 3),
+                       args.saves or (1 if args.quick else 2), args.rest, args.build, work)
+    print(f"{sum(row[-1] == 'met' for row in rows)} of {len(rows)} met")
 
 
 if __name__ == "__main__":

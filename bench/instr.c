@@ -20,6 +20,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "quire/heap.h"
 #include "quire/slab.h"
 
 #define BATCH 100
@@ -208,6 +209,24 @@ static void cache_batch(long loops)
     }
 }
 
+static void heap_64(long loops)
+{
+    struct quire_heap *(*create)(const struct quire_heap_attr *attr);
+    void *(*alloc)(struct quire_heap * heap, size_t size);
+    void (*give)(struct quire_heap * heap, void *block);
+    struct quire_heap_attr attr = {.flags = QUIRE_HEAP_SINGLE};
+
+    *(void **)&create = need(dlsym(RTLD_DEFAULT, "quire_heap_create"));
+    *(void **)&alloc = need(dlsym(RTLD_DEFAULT, "quire_heap_alloc"));
+    *(void **)&give = need(dlsym(RTLD_DEFAULT, "quire_heap_free"));
+    struct quire_heap *heap = need(create(&attr));
+
+    while (loops--) {
+        sink = need(alloc(heap, 64));
+        give(heap, sink);
+    }
+}
+
 static const struct {
     const char *name;
     void (*run)(long loops);
@@ -228,6 +247,7 @@ static const struct {
      "100 malloc(64), freed in another thread, per pair"},
     {"cache-64", cache_64, 1, 10000, 60000, "quire_cache_alloc of 64 bytes, quire_cache_free"},
     {"cache-batch", cache_batch, BATCH, 200, 1200, "100 of the same, then 100 frees, per pair"},
+    {"heap-64", heap_64, 1, 10000, 60000, "quire_heap_alloc of 64 bytes, quire_heap_free"},
 };
 
 #define CASES (sizeof(cases) / sizeof(cases[0]))

@@ -1,15 +1,12 @@
 /*
  * snapshot.c - measures snapshots and fork(2) on the same heap; bench/snapshot.py runs it.
  *
- *   snapshot MiB
+ *   snapshot MiB               all of it
+ *   snapshot MiB rollback      going back alone
  *
  * The heap is one of small blocks (4000 bytes), all written. Prints a name and a number a line:
  * microseconds unless the name says else; medians of several rounds.
  */
-#include <errno.h>
-#include <fcntl.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -20,15 +17,15 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "quire/snapshot.h"
+#include "snapshot.h"
 
 #define ROUNDS 9
-#define BLOCK 4000u
+#define LAZY 4u /* QUIRE_SNAPSHOT_LAZY, where it is known */
 
-static char **block;
-static size_t nr;
+char **block;
+size_t nr;
 
-static double now_us(void)
+double now_us(void)
 {
     struct timespec t;
 
@@ -49,13 +46,13 @@ static double median(double *v, size_t n)
     return v[n / 2];
 }
 
-static void say(const char *what, double value)
+void say(const char *what, double value)
 {
     printf("%s %.6f\n", what, value);
     fflush(stdout);
 }
 
-static quire_snapshot_t *take(void)
+quire_snapshot_t *take(void)
 {
     quire_snapshot_t *s = quire_snapshot_take(NULL, 0);
 
@@ -81,21 +78,23 @@ static double fork_pause(void)
     return median(v, ROUNDS);
 }
 
-static double snapshot_pause(void)
+static double snapshot_pause(unsigned flags)
 {
     double v[ROUNDS];
 
     for (int i = 0; i < ROUNDS; i++) {
         double t = now_us();
-        quire_snapshot_t *s = take();
+        quire_snapshot_t *s = quire_snapshot_take(NULL, flags);
         v[i] = now_us() - t;
+        if (s == NULL)
+            return -1;
         quire_snapshot_release(s);
     }
     return median(v, ROUNDS);
 }
 
 /* Microseconds for each page of a write to blocks [0, n) times stride. */
-static double write_pages(size_t n, size_t stride)
+double write_pages(size_t n, size_t stride)
 {
     double t = now_us();
 
@@ -137,120 +136,6 @@ static double first_write_fork(size_t n, size_t stride)
         waitpid(pid, NULL, 0);
     }
     return median(v, ROUNDS);
-}
-
-/* --- a writer while the heap is saved -------------------------------------------------------- */
-
-#define MAX_OPS (1u << 22)
-#define PERIOD 100.0 /* us */
-
-static _Atomic bool saved;
-static float *latency; /* us, of each write */
-
-static void *save_it(void *arg)
-{
-    int fd = open("/dev/null", O_WRONLY);
-
-    if (quire_snapshot_save(arg, fd, NULL, NULL) != 0)
-        perror("quire_snapshot_save");
-    close(fd);
-    saved = true;
-    return NULL;
-}
-
-static int by_float(const void *a, const void *b)
-{
-    float x = *(const float *)a, y = *(const float *)b;
-
-    return x < y ? -1 : x > y;
-}
-
-static void say_latency(const char *name, size_t n)
-{
-    char line[64];
-
-    if (n == 0)
-        return;
-    qsort(latency, n, sizeof(*latency), by_float);
-    snprintf(line, sizeof(line), "%s_p50", name);
-    say(line, latency[n / 2]);
-    snprintf(line, sizeof(line), "%s_p999", name);
-    say(line, latency[n - 1 - n / 1000]);
-    snprintf(line, sizeof(line), "%s_max", name);
-    say(line, latency[n - 1]);
-}
-
-/*
- * Writes to random blocks, one each PERIOD as planned from the beginning: a pause counts for every
- * write that should have happened in it.
- */
-static size_t write_until(bool (*done)(void), double start)
-{
-    uint64_t rng = 88172645463325252u;
-    size_t n = 0;
-
-    while (n < MAX_OPS && !done()) {
-        double due = start + PERIOD * (double)n;
-
-        while (now_us() < due)
-            ;
-        rng ^= rng << 13;
-        rng ^= rng >> 7;
-        rng ^= rng << 17;
-        memset(block[rng % nr], 3, 64);
-        latency[n++] = (float)(now_us() - due);
-    }
-    return n;
-}
-
-static bool snapshot_done(void)
-{
-    return saved;
-}
-
-static pid_t child;
-
-static bool child_done(void)
-{
-    return waitpid(child, NULL, WNOHANG) != 0;
-}
-
-static void latency_while_saving(void)
-{
-    struct quire_snapshot_stat st;
-    pthread_t t;
-    double start = now_us();
-
-    quire_snapshot_t *s = take();
-    pthread_create(&t, NULL, save_it, s);
-    size_t n = write_until(snapshot_done, start);
-    pthread_join(t, NULL);
-    quire_snapshot_stat(s, &st);
-    say("save_ms", (now_us() - start) / 1000);
-    say("save_copied_mib", (double)st.saved_bytes / (1 << 20));
-    say("save_written_mib", (double)n * 4096 / (1 << 20));
-    quire_snapshot_release(s);
-    say_latency("writer", n);
-}
-
-static void latency_while_forked(void)
-{
-    double start = now_us();
-
-    child = fork();
-    if (child == 0) {
-        int fd = open("/dev/null", O_WRONLY);
-        char *copy =
-            mmap(NULL, 1 << 18, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        for (size_t i = 0; i < nr; i += 64) {
-            for (size_t k = 0; k < 64 && i + k < nr; k++)
-                memcpy(copy + k * 4096, block[i + k], BLOCK);
-            if (write(fd, copy, 1 << 18) < 0)
-                _exit(1);
-        }
-        _exit(0);
-    }
-    say_latency("writer_fork", write_until(child_done, start));
 }
 
 /* --- going back ------------------------------------------------------------------------------- */
@@ -318,75 +203,6 @@ static void going_back(void)
     say("rollback_hot_fork", undone_by_fork(false));
 }
 
-/* --- load and resume -------------------------------------------------------------------------- */
-
-#define TAKEN 42 /* exit status: the addresses are in use here */
-#define TOUCHED 1000u
-
-static int new_file(char *path, size_t size)
-{
-    const char *folder = getenv("TMPDIR");
-
-    snprintf(path, size, "%s/quire-bench-XXXXXX", folder != NULL ? folder : "/tmp");
-    return mkstemp(path);
-}
-
-/* In a process of its own: the image as memory, and the first use of some of its pages. */
-static int map_back(const char *fd)
-{
-    double t = now_us();
-    quire_snapshot_t *s = quire_snapshot_load(atoi(fd));
-
-    if (s == NULL || quire_snapshot_map(s) != 0)
-        return s != NULL && errno == EEXIST ? TAKEN : 1;
-    double mapped = now_us() - t;
-    uint64_t rng = 88172645463325252u, sum = 0;
-    struct quire_snapshot_range r;
-    quire_snapshot_range(s, 0, &r);
-    t = now_us();
-    for (unsigned i = 0; i < TOUCHED; i++) {
-        rng = rng * 6364136223846793005u + 1442695040888963407u;
-        sum += ++((char *)r.start)[(rng >> 16) % r.size];
-    }
-    say("map", mapped);
-    say("map_touch", (now_us() - t) / TOUCHED);
-    return sum == 0;
-}
-
-static void load_and_resume(void)
-{
-    char path[200], number[16];
-    int fd = new_file(path, sizeof(path)), status = TAKEN << 8;
-    quire_snapshot_t *s = quire_snapshot_take(NULL, QUIRE_SNAPSHOT_SIZES), *more;
-
-    if (fd < 0 || s == NULL)
-        return;
-    unlink(path);
-    if (quire_snapshot_save(s, fd, NULL, NULL) != 0)
-        perror("quire_snapshot_save");
-    write_pages(nr / 100, 100);
-    more = take();
-    int null = open("/dev/null", O_WRONLY);
-    double t = now_us();
-    if (quire_snapshot_save_since(more, s, null, NULL, NULL) != 0)
-        perror("quire_snapshot_save_since");
-    say("increment_ms", (now_us() - t) / 1000);
-    close(null);
-    quire_snapshot_release(more);
-    quire_snapshot_release(s);
-    snprintf(number, sizeof(number), "%d", fd);
-    for (int i = 0; i < 20 && status == TAKEN << 8; i++) {
-        lseek(fd, 0, SEEK_SET);
-        pid_t pid = fork();
-        if (pid == 0) {
-            execl("/proc/self/exe", "snapshot", "--map", number, NULL);
-            _exit(1);
-        }
-        waitpid(pid, &status, 0);
-    }
-    close(fd);
-}
-
 int main(int argc, char **argv)
 {
     if (argc > 2 && strcmp(argv[1], "--map") == 0)
@@ -397,26 +213,28 @@ int main(int argc, char **argv)
     nr = bytes / 4096;
     block =
         mmap(NULL, nr * sizeof(*block), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    latency = mmap(NULL, MAX_OPS * sizeof(*latency), PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     for (size_t i = 0; i < nr; i++) {
         block[i] = malloc(BLOCK);
         if (block[i] == NULL)
             return 1;
         memset(block[i], (int)i, BLOCK);
     }
+    if (argc > 2 && strcmp(argv[2], "rollback") == 0) {
+        going_back();
+        return 0;
+    }
     quire_snapshot_t *s = take();
     quire_snapshot_stat(s, &st);
     quire_snapshot_release(s);
     say("method", st.method);
-    say("pause", snapshot_pause());
+    say("pause", snapshot_pause(0));
+    say("pause_lazy", snapshot_pause(LAZY)); /* below 0: this build has no such cut */
     say("pause_fork", fork_pause());
     say("dense", first_write(nr / 4, 1));
     say("dense_fork", first_write_fork(nr / 4, 1));
     say("sparse", first_write(1000, nr / 1000 / 2));
     say("sparse_fork", first_write_fork(1000, nr / 1000 / 2));
-    latency_while_saving();
-    latency_while_forked();
+    while_saving();
     going_back();
     load_and_resume();
     return 0;

@@ -11,11 +11,15 @@
  *     objects-SIZE        a thousand popped, then freed in the same order
  *     cache-SIZE          an object of a named cache and back: the fast paths
  *     caches-SIZE         a thousand taken, then freed in the same order: mostly the slow ones
+ *     arena-SIZE          a block of a program's heap and back
+ *     arenas-BLOCKS       a heap made, so many blocks of 16 to 527 bytes in it, and destroyed
  *     low-ORDER           one block of zone DMA32, written and back
  *     locked-ORDER        one block of zone DMA: locked, unlocked, given back to the kernel
  *     kmap-PAGES          show one of so many pages without addresses and write to it, in turn
  *     vmap-PAGES          so many of them in a row, from anywhere, and away again
  *     area-PAGES          memory between guard pages, written at its start, and back
+ *     pin-PAGES           a movable run pinned and unpinned
+ *     compact-PAGES       so many single pages moved out of half-empty pageblocks, per page
  *     mapping-MIB         a block with a mapping of its own, out of the cache and back
  */
 #include "shim.h"
@@ -25,11 +29,14 @@
 #include <unistd.h>
 
 #include "base/opt.h"
+#include "slab/arena.h"
 #include "slab/cache.h"
 #include "slab/slab.h"
 #include "slab/slub.h"
 #include "zone/area.h"
+#include "zone/compact.h"
 #include "zone/highmem.h"
+#include "zone/movable.h"
 #include "zone/page_alloc.h"
 #include "zone/special.h"
 #include "zone/vmalloc.h"
@@ -200,6 +207,38 @@ static void area(struct shim *shim, size_t pages)
         }
 }
 
+static void pin(struct shim *shim, size_t pages)
+{
+    struct q_movable *h = q_movable_alloc(pages, 0);
+    bool lost;
+    void *at;
+
+    check(h != NULL, "no movable run");
+    for (size_t n; (n = shim_next(shim));)
+        while (n--) {
+            check(q_movable_pin(h, &at, &lost) == Q_PIN_OK, "cannot pin");
+            q_movable_unpin(h);
+        }
+    q_movable_free(h);
+}
+
+/* Every second page is freed, what is left is moved together, all is freed. */
+static void compact(struct shim *shim, size_t pages)
+{
+    static struct q_movable *all[1 << 14];
+
+    for (size_t n; (n = shim_next(shim));)
+        for (; n; n -= pages) {
+            for (size_t i = 0; i < pages; i++)
+                check((all[i] = q_movable_alloc(1, 0)) != NULL, "no movable run");
+            for (size_t i = 0; i < pages; i += 2)
+                q_movable_free(all[i]);
+            q_compact();
+            for (size_t i = 1; i < pages; i += 2)
+                q_movable_free(all[i]);
+        }
+}
+
 static void *take(size_t size)
 {
     void *object = q_slub_pop(q_heap_class(q_heap, size));
@@ -297,6 +336,44 @@ static void many_cached(struct shim *shim, size_t size)
     end_cache(c);
 }
 
+static void arena(struct shim *shim, size_t size)
+{
+    struct q_arena_how how = {.single = true};
+    struct q_arena *a = q_arena_create(&how);
+    struct q_arena_spot spot;
+
+    check(a != NULL, "no heap");
+    for (size_t n; (n = shim_next(shim));)
+        while (n--) {
+            void *object = q_arena_alloc(a, size, 16, false);
+
+            check(object != NULL, "no object");
+            *(volatile char *)object = 1;
+            q_arena_look(object, &spot);
+            q_arena_free(a, object, &spot);
+        }
+    q_arena_destroy(a);
+}
+
+static void arenas(struct shim *shim, size_t blocks)
+{
+    struct q_arena_how how = {.single = true};
+
+    for (size_t n; (n = shim_next(shim));)
+        for (; n; n -= blocks) {
+            struct q_arena *a = q_arena_create(&how);
+
+            check(a != NULL, "no heap");
+            for (size_t i = 0; i < blocks; i++) {
+                void *object = q_arena_alloc(a, 16 + i * 193 % 512, 16, false);
+
+                check(object != NULL, "no object");
+                *(volatile char *)object = 1;
+            }
+            q_arena_destroy(a);
+        }
+}
+
 static void mapping(struct shim *shim, size_t mib)
 {
     for (size_t n; (n = shim_next(shim));)
@@ -338,6 +415,8 @@ int main(int argc, char **argv)
     each("pages-zero", pages_zero, few, 1);
     each("low", low, few, 1);
     each("locked", locked, few, 1);
+    each("pin", pin, few + 1, 1);
+    shim_register("compact-16384", compact, 1 << 14, 1 << 14, 0);
     each("kmap", kmap, windows, 1);
     each("vmap", vmap, rows, 1);
     each("area", area, rows, 1);
@@ -346,6 +425,9 @@ int main(int argc, char **argv)
     each("objects", objects, sizes, OBJECTS);
     each("cache", cached, sizes, 1);
     each("caches", many_cached, sizes, OBJECTS);
+    each("arena", arena, sizes, 1);
+    shim_register("arenas-50", arenas, 50, 50, 0);
+    shim_register("arenas-10000", arenas, 10000, 10000, 0);
     each("mapping", mapping, mib, 1);
     return shim_main(argc, argv);
 }

@@ -64,8 +64,8 @@ enum quire_mempolicy {
 /*
  * Set the calling thread's policy. Memory it holds stays where it is. The mask
  * does not count for DEFAULT and LOCAL; NULL means all nodes for BIND and the
- * interleaving ones. Blocks above 4 MiB are interleaved page by page; smaller
- * ones, and the slabs of 64 KiB that small objects lie in, take turns. A new
+ * interleaving ones. Blocks above 1,024 pages are interleaved page by page;
+ * smaller ones, and the slabs of 64 KiB that small objects lie in, take turns. A new
  * thread begins with DEFAULT; a child of fork(2) goes on with its parent's.
  * 0, or -1.
  */

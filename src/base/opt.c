@@ -41,6 +41,8 @@ static const struct option table[] = {
     {"window", SIZE, &q_opt.window, 1ul << 46, {NULL}},
     {"spare", SIZE, &q_opt.spare, 1ul << 40, {NULL}},
     {"populate", FLAG, &q_opt.populate, 1, {NULL}},
+    {"kswapd", FLAG, &q_opt.kswapd, 1, {NULL}},
+    {"cgroup", TEXT, q_opt.cgroup, sizeof(q_opt.cgroup), {NULL}},
     {"fork", CHOICE, &q_opt.fork, 0, {"copy", "shared", NULL}},
     {"verbose", FLAG, &q_opt.verbose, 1, {NULL}},
 };

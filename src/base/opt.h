@@ -31,6 +31,8 @@ struct q_options {
     unsigned long window;    /* bytes of address space to reserve; 0: by memory size */
     unsigned long spare;     /* bytes of empty slabs kept for reuse, process-wide */
     unsigned long populate;  /* 1: fault pages in ahead of use, in proportion */
+    unsigned long kswapd;    /* 1: a thread gives memory back in the background */
+    char cgroup[256];        /* "auto", or a directory: limits of a control group count */
     unsigned long fork;      /* enum q_fork */
     unsigned long verbose;   /* 1: say how the heap was set up */
 };

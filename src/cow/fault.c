@@ -234,8 +234,8 @@ _Noreturn void q_cow_serve(void)
             q_cow_lose(EIO);
             q_uffd_close(&q_cow.uffd);
             q_unlock(&q_store.lock);
-            for (;;)
-                q_arch_syscall6(SYS_pause, 0, 0, 0, 0, 0, 0);
+            for (;;) /* aarch64 has no pause() */
+                q_arch_syscall6(SYS_ppoll, 0, 0, 0, 0, 0, 0);
         }
     }
 }

@@ -73,7 +73,7 @@ static int get(struct reader *r, void *buf, size_t len)
 static int get_padding(struct reader *r)
 {
     uint64_t end = r->image->start + q_align_up(r->at - r->image->start, q_page_size());
-    char some[256];
+    char some[2048]; /* what is left of a page after a record, at once */
     int error = 0;
 
     while (r->at < end && error == 0) {

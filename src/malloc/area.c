@@ -36,7 +36,7 @@ Q_PUBLIC void *quire_vmalloc(size_t bytes)
     if (!begin())
         return NULL;
     void *at = q_area_alloc(bytes, &error);
-    if (at == NULL && q_last_resort())
+    if (at == NULL && q_last_resort(bytes >> q_page_shift))
         at = q_area_alloc(bytes, &error);
     q_leave();
     return at != NULL ? at : fail(error);

@@ -14,8 +14,10 @@
 #include "base/opt.h"
 #include "cow/cow.h"
 #include "cow/share.h"
+#include "malloc/cgroup.h"
 #include "malloc/malloc.h"
 #include "malloc/reserve.h"
+#include "malloc/shrink.h"
 #include "quire/quire.h"
 #include "quire/stat.h"
 #include "slab/cache.h"
@@ -86,6 +88,16 @@ static void fork_child(void)
     q_cow_fork_child();
     q_heap_after_fork();
     q_cache_after_fork();
+    q_shrink_fork_child();
+}
+
+/* The limit of the control group counts as the option does. No other thread is there yet. */
+static void keep_to_cgroup(void)
+{
+    size_t limit = q_opt.cgroup[0] != '\0' ? q_cgroup_limit() : 0;
+
+    if (limit != 0 && (q_opt.limit == 0 || limit < q_opt.limit))
+        q_opt.limit = limit;
 }
 
 __attribute__((constructor(101))) static void quire_starts(void)
@@ -98,6 +110,8 @@ __attribute__((constructor(101))) static void quire_starts(void)
     q_cow_settle_hook = q_free_postponed;
     q_share_start();
     quire_stat_page.pid = (uint64_t)q_getpid();
+    keep_to_cgroup();
+    q_kswapd_start();
     if (q_opt.stats)
         q_stat_at_start();
 }

@@ -10,6 +10,7 @@
 #include "base/msg.h"
 #include "cow/map.h"
 #include "malloc/reserve.h"
+#include "malloc/shrink.h"
 #include "zone/page_alloc.h"
 #include "zone/page_ref.h"
 #include "zone/vmalloc.h"
@@ -30,8 +31,8 @@ static size_t pages_of(size_t n)
 /* A run of pages at a multiple of align: a block of that order has it by nature. */
 static void *alloc_run(size_t n, size_t align, bool zero)
 {
-    q_gfp_t gfp = Q_GFP_MOVABLE | (zero ? Q_GFP_ZERO : 0);
     size_t nr = pages_of(n), least = align >> q_page_shift;
+    q_gfp_t gfp = Q_GFP_MOVABLE | (zero ? Q_GFP_ZERO : 0) | (least <= 1 ? Q_GFP_ANYWHERE : 0);
     struct q_page *page = q_alloc_run_aligned(gfp, nr, q_ceil_log2(q_max(least, 1)));
 
     return page != NULL ? q_page_address(page) : NULL;
@@ -76,12 +77,8 @@ static void *alloc_anywhere(size_t n, size_t align, bool zero)
     return p;
 }
 
-void *q_alloc(size_t n, size_t align, bool zero)
+static void *alloc_once(size_t n, size_t align, bool zero)
 {
-    if (q_unlikely(n > Q_REQUEST_MAX || align > Q_REQUEST_MAX))
-        return q_enomem();
-    if (q_interrupted())
-        return alloc_interrupted(n, align, zero);
     q_enter();
     if (q_unlikely(q_heap == &q_heap_none))
         q_malloc_first();
@@ -89,6 +86,20 @@ void *q_alloc(size_t n, size_t align, bool zero)
     if (q_unlikely(q_any_postponed()))
         q_free_postponed();
     q_leave();
+    return p;
+}
+
+void *q_alloc(size_t n, size_t align, bool zero)
+{
+    unsigned tries = 0;
+
+    if (q_unlikely(n > Q_REQUEST_MAX || align > Q_REQUEST_MAX))
+        return q_enomem();
+    if (q_interrupted())
+        return alloc_interrupted(n, align, zero);
+    void *p = alloc_once(n, align, zero);
+    while (q_unlikely(p == NULL) && q_memory_is_short(n, &tries))
+        p = alloc_once(n, align, zero);
     return q_likely(p != NULL) ? p : q_enomem();
 }
 

@@ -57,6 +57,8 @@ static void describe_pages(struct q_buf *b, const struct q_page *page, const cha
 
     if (head->type == Q_PAGE_RUN && off < size && q_page_is_owned(head))
         q_describe_owned(b, p);
+    else if (head->type == Q_PAGE_RUN && off < size && q_page_is_movable(head))
+        q_buf_printf(b, "belongs to a handle of quire_movable_alloc()");
     else if (head->type == Q_PAGE_RUN && off < size && q_page_is_counted(head))
         q_buf_printf(b, "in a live block of pages, not malloc's (%u pages at %p, offset %zu)",
                      head->nr, (const void *)start, off);
@@ -137,6 +139,8 @@ static void describe_page(struct q_buf *b, const struct q_page *page)
         q_buf_printf(b, "already free");
     else if (q_page_is_owned(head))
         q_describe_owned(b, q_page_address(page));
+    else if (q_page_is_movable(head))
+        q_buf_printf(b, "belongs to a handle of quire_movable_alloc()");
     else if (!q_page_is_counted(head))
         q_buf_printf(b, "belongs to malloc (a block of %u pages at %p)", head->nr,
                      q_any_address(head));

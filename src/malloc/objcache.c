@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "malloc/heaps.h"
 #include "malloc/malloc.h"
 #include "malloc/reserve.h"
 #include "quire/slab.h"
@@ -263,7 +264,7 @@ void q_describe_owned(struct q_buf *b, const void *p)
     if (s != NULL)
         describe_object(b, s, k, offset);
     else
-        q_buf_printf(b, "already free (its pages are back in the page allocator)");
+        q_describe_heap(b, p);
 }
 
 static void describe_fault(struct q_buf *b, const void *p, const struct q_cache_fault *fault)

@@ -13,6 +13,7 @@
 
 #include "malloc/malloc.h"
 #include "malloc/reserve.h"
+#include "malloc/shrink.h"
 #include "numa/topology.h"
 #include "zone/page_alloc.h"
 
@@ -101,7 +102,7 @@ static size_t pages_of_order(unsigned order)
     return order <= Q_MAX_ORDER ? (size_t)1 << order : 0;
 }
 
-static struct q_page *alloc_order(int node, quire_gfp_t gfp, unsigned order)
+static struct q_page *try_order(int node, quire_gfp_t gfp, unsigned order)
 {
     if (!begin(gfp, pages_of_order(order)))
         return NULL;
@@ -115,6 +116,24 @@ static struct q_page *alloc_order(int node, quire_gfp_t gfp, unsigned order)
     struct q_place from = node == QUIRE_NODE_LOCAL ? q_place_by_policy() : q_place_on(nid);
     struct q_page *page = get(from, gfp, order, (size_t)1 << order, &error);
     return end(page, error);
+}
+
+/* Whether a call that failed is worth repeating. */
+static bool again(size_t nr, unsigned *tries)
+{
+    return errno == ENOMEM && q_memory_is_short(nr << q_page_shift, tries);
+}
+
+static struct q_page *alloc_order(int node, quire_gfp_t gfp, unsigned order)
+{
+    int saved = errno;
+    struct q_page *page = try_order(node, gfp, order);
+
+    for (unsigned tries = 0; page == NULL && again((size_t)1 << order, &tries);)
+        page = try_order(node, gfp, order);
+    if (page != NULL)
+        errno = saved;
+    return page;
 }
 
 static void *address_or_null(struct q_page *page)
@@ -171,12 +190,20 @@ Q_PUBLIC void *quire_alloc_pages_exact(size_t bytes, quire_gfp_t gfp)
     /* The page size is known from the set-up on, which may be yet to come. */
     q_base_init();
     size_t nr = pages_of_bytes(bytes);
-    int error;
+    struct q_page *page = NULL;
+    unsigned tries = 0;
+    int error, saved = errno;
 
-    if (!has_address(gfp) || !begin(gfp, nr))
+    if (!has_address(gfp))
         return NULL;
-    struct q_page *page = get(q_place_by_policy(), gfp, q_ceil_log2(nr), nr, &error);
-    return address_or_null(end(page, error));
+    do {
+        if (!begin(gfp, nr))
+            return NULL;
+        page = end(get(q_place_by_policy(), gfp, q_ceil_log2(nr), nr, &error), error);
+    } while (page == NULL && again(nr, &tries));
+    if (page != NULL)
+        errno = saved;
+    return address_or_null(page);
 }
 
 static void split(struct q_page *head)

@@ -10,6 +10,7 @@
 #include "base/msg.h"
 #include "base/opt.h"
 #include "numa/mempolicy.h"
+#include "slab/arena.h"
 #include "slab/cache.h"
 #include "slab/slub.h"
 
@@ -97,6 +98,7 @@ void *q_node_alloc(unsigned nid, unsigned cls)
 
 void q_slub_fork_prepare(bool patient)
 {
+    q_arena_fork_prepare(patient);
     q_cache_fork_prepare(patient);
     q_lock_for_fork(&init_lock, patient);
     q_lock_for_fork(&spare_lock, patient);
@@ -113,6 +115,7 @@ void q_slub_fork_parent(void)
     q_unlock_for_fork(&spare_lock);
     q_unlock_for_fork(&init_lock);
     q_cache_fork_parent();
+    q_arena_fork_parent();
 }
 
 void q_slub_fork_child(void)
@@ -127,4 +130,5 @@ void q_slub_fork_child(void)
     }
     q_lock_after_fork(&init_lock);
     q_cache_fork_child();
+    q_arena_fork_child();
 }

@@ -2,6 +2,7 @@
  * view.h - what is there, in the formats of the kernel's own files, or as JSON.
  *
  *   buddyinfo  pagetypeinfo  zoneinfo  numastat     view_zone.c
+ *   extfrag_index  unusable_index                   view_zone.c
  *   slabinfo  vmallocinfo                           view_slab.c
  *
  * A view is rendered into a mapping of its own, which grows until the text
@@ -47,6 +48,8 @@ Q_INLINE void q_view_next(struct q_view *v)
 int q_view_buddyinfo(struct q_view *v);
 int q_view_pagetypeinfo(struct q_view *v);
 int q_view_zoneinfo(struct q_view *v);
+int q_view_extfrag(struct q_view *v);
+int q_view_unusable(struct q_view *v);
 int q_view_slabinfo(struct q_view *v);
 int q_view_vmallocinfo(struct q_view *v);
 

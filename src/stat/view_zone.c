@@ -11,6 +11,7 @@
 #include "numa/topology.h"
 #include "stat/stat.h"
 #include "stat/view.h"
+#include "zone/compact.h"
 #include "zone/memmap.h"
 #include "zone/mmzone.h"
 #include "zone/special.h"
@@ -168,12 +169,60 @@ static void buddy_line(struct q_view *v, const struct zone_copy *c, struct q_zon
     q_buf_printf(&v->out, "\n");
 }
 
-int q_view_buddyinfo(struct q_view *v)
+/* One line for each zone. */
+static int lines(struct q_view *v,
+                 void (*fn)(struct q_view *v, const struct zone_copy *c, struct q_zone *zone))
 {
     q_buf_printf(&v->out, v->json ? "[" : "");
-    each_zone(v, false, buddy_line);
+    each_zone(v, false, fn);
     q_buf_printf(&v->out, v->json ? "]\n" : "");
     return 0;
+}
+
+int q_view_buddyinfo(struct q_view *v)
+{
+    return lines(v, buddy_line);
+}
+
+/* An index in thousandths for each order, as the kernel prints them. */
+static void index_line(struct q_view *v, const struct zone_copy *c,
+                       int (*fn)(const size_t nr_free[Q_NR_ORDERS], unsigned order))
+{
+    if (v->json)
+        json_zone(v, c);
+    q_buf_printf(&v->out, v->json ? ",\"index\":[" : "Node %d, zone %8s ", (int)c->node, c->name);
+    for (unsigned order = 0; order < Q_NR_ORDERS; order++) {
+        int index = fn(c->nr_free, order);
+        unsigned size = (unsigned)(index < 0 ? -index : index);
+
+        q_buf_printf(&v->out, v->json ? "%s%s%u.%03u" : "%s%s%u.%03u ",
+                     v->json && order > 0 ? "," : "",
+                     index < 0 ? "-"
+                     : v->json ? ""
+                               : " ",
+                     size / 1000, size % 1000);
+    }
+    q_buf_printf(&v->out, v->json ? "]}" : "\n");
+}
+
+static void extfrag_line(struct q_view *v, const struct zone_copy *c, struct q_zone *zone)
+{
+    index_line(v, c, q_fragmentation_index);
+}
+
+static void unusable_line(struct q_view *v, const struct zone_copy *c, struct q_zone *zone)
+{
+    index_line(v, c, q_unusable_index);
+}
+
+int q_view_extfrag(struct q_view *v)
+{
+    return lines(v, extfrag_line);
+}
+
+int q_view_unusable(struct q_view *v)
+{
+    return lines(v, unusable_line);
 }
 
 static void free_by_type(struct q_view *v, const struct zone_copy *c, struct q_zone *zone)
@@ -326,10 +375,7 @@ static void zone_lines(struct q_view *v, const struct zone_copy *c, struct q_zon
 
 int q_view_zoneinfo(struct q_view *v)
 {
-    q_buf_printf(&v->out, v->json ? "[" : "");
-    each_zone(v, false, zone_lines);
-    q_buf_printf(&v->out, v->json ? "]\n" : "");
-    return 0;
+    return lines(v, zone_lines);
 }
 
 static const char *const numa_names[Q_NR_NUMASTAT] = {

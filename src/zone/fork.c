@@ -11,6 +11,7 @@
 #include "zone/area.h"
 #include "zone/collapse.h"
 #include "zone/highmem.h"
+#include "zone/movable.h"
 #include "zone/salvage.h"
 #include "zone/vmalloc.h"
 
@@ -28,6 +29,7 @@ static void take_or_leave(struct q_lock *l)
 
 static void each_lock(lock_fn fn)
 {
+    fn(&q_movable_lock);
     for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++)
         for (unsigned type = 0; q_nodes[nid] != NULL && type < Q_NR_ZONES; type++)
             for (unsigned cpu = 0; cpu < q_topology.nr_cpus; cpu++)
@@ -63,6 +65,7 @@ void q_zone_fork_parent(void)
 
 void q_zone_fork_child(void)
 {
+    q_lock_after_fork(&q_movable_lock); /* a run is on its way with one store, or lost */
     for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++)
         for (unsigned type = 0; q_nodes[nid] != NULL && type < Q_NR_ZONES; type++)
             zone_after_fork(&q_nodes[nid]->zones[type]);

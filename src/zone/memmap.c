@@ -317,7 +317,7 @@ static bool grow_window(struct q_zone *zone)
         if (q_mem.thp_always && q_linear == NULL)
             q_madvise(at, nr << q_page_shift, MADV_NOHUGEPAGE);
         zone->frontier_end += nr;
-        /* Relaxed: for heap_is_small(), which reads without the lock. */
+        /* Relaxed: for q_heap_is_small(), which reads without the lock. */
         __atomic_store_n(&zone->present_pages, zone->present_pages + nr, __ATOMIC_RELAXED);
         return true;
     }
@@ -372,7 +372,7 @@ static bool grow_sparse(struct q_zone *zone)
                                   memory_order_release);
             zone->frontier = pfn;
             zone->frontier_end = pfn + nr;
-            /* Relaxed: for heap_is_small(), which reads without the lock. */
+            /* Relaxed: for q_heap_is_small(), which reads without the lock. */
             __atomic_store_n(&zone->present_pages, zone->present_pages + nr, __ATOMIC_RELAXED);
             done = true;
         } else if (at != NULL) {

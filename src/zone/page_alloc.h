@@ -18,6 +18,7 @@ typedef unsigned q_gfp_t;
 #define Q_GFP_ZERO 2u        /* zeroed; free where the pages are known to be zero */
 #define Q_GFP_THISNODE 4u    /* no other node */
 #define Q_GFP_RECLAIMABLE 8u /* may be dropped on demand */
+#define Q_GFP_ANYWHERE 16u   /* at any page: the order says how large a block holds it, no more */
 
 /* 2^order pages, from the node that the thread's policy says; order 0..Q_MAX_ORDER. */
 struct q_page *q_alloc_pages(q_gfp_t gfp, unsigned order);
@@ -68,11 +69,12 @@ bool q_charge_outside(size_t pages);
 void q_uncharge_outside(size_t pages);
 
 /*
- * Before giving up: what rests in the mapping cache and the special zones counts against limits on
- * address space and memory, and what waits on other CPUs' lists could merge. True where there was
- * something. No lock is held.
+ * Before giving up on nr pages: what rests in the mapping cache and the special zones counts
+ * against limits on address space and memory, what waits on other CPUs' lists could merge, and
+ * what is discardable is dropped. True where there was something. No lock from q_movable_lock on
+ * is held.
  */
-bool q_last_resort(void);
+bool q_last_resort(size_t nr);
 
 /*
  * Inside the layer: take from / give to the buddy lists of one zone, zone->lock
@@ -81,6 +83,9 @@ bool q_last_resort(void);
 struct q_page *q_zone_take(struct q_zone *zone, unsigned order, size_t nr, enum q_mobility mobility,
                            size_t *written);
 void q_zone_give(struct q_zone *zone, struct q_page *page, size_t nr, size_t written);
+
+/* Whether slabs and runs share a zone on this node as yet. */
+bool q_heap_is_small(unsigned nid);
 
 /* Inside the layer: per-CPU lists. */
 struct q_page *q_pcp_alloc(struct q_zone *zone, unsigned order, unsigned want, unsigned *written);

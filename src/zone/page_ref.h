@@ -10,6 +10,7 @@
  *   malloc      |    0    |            1             |
  *   page        | COUNTED | references; 0: being freed |
  *   owned       |    0    |            2             |  by an object cache or a heap
+ *   movable     |    0    |            3             |  by a handle (movable.h)
  *               +---------+--------------------------+
  *
  * All pages of a run share the count of its head. A counted run starts at a
@@ -28,6 +29,7 @@
 #define Q_PAGE_COUNTED (1u << 31)
 #define Q_PAGE_COUNT_MAX (Q_PAGE_COUNTED - 1)
 #define Q_PAGE_OWNED 2u
+#define Q_PAGE_HANDLED 3u
 
 /* The run at page, just allocated, is held by count from now on: by one reference. */
 Q_INLINE void q_page_set_counted(struct q_page *page)
@@ -54,6 +56,13 @@ Q_INLINE bool q_page_is_owned(const struct q_page *page)
 {
     /* Relaxed: set before anything in the run was handed out, and stays until it is freed. */
     return __atomic_load_n(&page->refcount, __ATOMIC_RELAXED) == Q_PAGE_OWNED;
+}
+
+/* Whether a handle stands for this run; its number + 1 is in `private`. */
+Q_INLINE bool q_page_is_movable(const struct q_page *page)
+{
+    /* Relaxed: for a complaint, or to be asked of the handle again. */
+    return __atomic_load_n(&page->refcount, __ATOMIC_RELAXED) == Q_PAGE_HANDLED;
 }
 
 /* Whether this run is a block of malloc's. */

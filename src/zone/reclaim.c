@@ -12,7 +12,7 @@
 #define BLOCKS_PER_TICK 64u               /* bounds the time under the lock */
 #define FLOOR_BYTES ((size_t)256 << 10)   /* free memory up to this never goes */
 #define EAGER_BYTES ((size_t)512 << 10)   /* nor does it at once up to this, */
-#define EAGER_SHARE 4                     /* this part of what is in use, */
+#define EAGER_SHARE 8                     /* this part of what is in use, */
 #define KEEP_BYTES ((size_t)32 << 20)     /* and so much of the runs in use lately */
 #define PART_MIN_BYTES ((size_t)64 << 10) /* smaller pieces are not worth a system call */
 
@@ -208,7 +208,8 @@ static bool dense_enough(const struct q_zone *zone)
         in_use = zone->present_pages;
     if (zone->type != Q_ZONE_NORMAL)
         return false;
-    return carved << q_page_shift >= Q_HUGE_FROM_BYTES && carved >= in_use - in_use / 16;
+    return carved << q_page_shift >= Q_HUGE_FROM_BYTES &&
+           carved + zone->nr_run_pages >= in_use - in_use / 16;
 }
 
 void q_zone_want_huge(struct q_zone *zone, size_t pfn)

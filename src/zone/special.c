@@ -298,7 +298,7 @@ void q_special_free(struct q_page *head)
 /* Under the limit, or after whatever rests elsewhere has gone. */
 static bool charge(size_t nr)
 {
-    return q_charge_outside(nr) || (q_last_resort() && q_charge_outside(nr));
+    return q_charge_outside(nr) || (q_last_resort(nr) && q_charge_outside(nr));
 }
 
 /* What could not be cleaned when it was freed is never shown to the next owner of a file's page. */

@@ -6,6 +6,7 @@
 #include "base/msg.h"
 #include "base/opt.h"
 #include "zone/hold.h"
+#include "zone/movable.h"
 #include "zone/page_alloc.h"
 #include "zone/pageblock.h"
 #include "zone/place.h"
@@ -156,11 +157,17 @@ static void *reuse_cached(size_t bytes, size_t align, unsigned nid, size_t *dirt
     return moved;
 }
 
+/* Under the limit, or once what may be dropped has been. */
+static bool charge(size_t nr)
+{
+    return q_charge(nr) || (q_movable_shrink(nr) > 0 && q_charge(nr));
+}
+
 void *q_vmalloc(size_t bytes, size_t align, size_t *dirty)
 {
     size_t len = q_align_up(q_max(bytes, 1), q_page_size());
 
-    if (len < bytes || !q_charge(len >> q_page_shift))
+    if (len < bytes || !charge(len >> q_page_shift))
         return NULL;
     align = q_max(align, q_page_size());
     q_vtrim(false);
@@ -280,7 +287,7 @@ void *q_vrealloc(void *p, size_t bytes)
 
     if (old == len)
         return p;
-    if (len < bytes || (len > old && !q_charge((len - old) >> q_page_shift)))
+    if (len < bytes || (len > old && !charge((len - old) >> q_page_shift)))
         return NULL;
     /*
      * The entry leaves the table first: once the block has moved, another

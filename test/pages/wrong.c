@@ -11,6 +11,7 @@
 
 #include "../conform/conform.h"
 #include "quire/highmem.h"
+#include "quire/movable.h"
 #include "quire/page.h"
 #include "quire/quire.h"
 
@@ -268,6 +269,51 @@ static void free_of_vmalloc(void)
     free(quire_vmalloc(1));
 }
 
+static void unpin_too_often(void)
+{
+    quire_movable_t *h = quire_movable_alloc(1, 0);
+
+    quire_movable_pin(h, NULL);
+    quire_movable_unpin(h);
+    quire_movable_unpin(h);
+}
+
+static void free_of_pinned(void)
+{
+    quire_movable_t *h = quire_movable_alloc(1, 0);
+
+    quire_movable_pin(h, NULL);
+    quire_movable_free(h);
+}
+
+static void free_handle_twice(void)
+{
+    quire_movable_t *h = quire_movable_alloc(1, 0);
+
+    quire_movable_free(h);
+    quire_movable_free(h);
+}
+
+static void pin_of_no_handle(void)
+{
+    quire_movable_pin((quire_movable_t *)&block, NULL);
+}
+
+static char *movable_address(void)
+{
+    return quire_movable_pin(quire_movable_alloc(1, 0), NULL);
+}
+
+static void free_of_movable(void)
+{
+    free(movable_address());
+}
+
+static void put_of_movable(void)
+{
+    quire_put_page(quire_virt_to_page(movable_address()));
+}
+
 static void bulk_twice(void)
 {
     struct quire_page *pages[2] = {single, single};
@@ -322,6 +368,14 @@ static const struct wrong {
     {"vunmap of vmalloc", "quire_vunmap(", "that is an area of quire_vmalloc()", vunmap_of_vmalloc},
     {"vfree of vmap", "quire_vfree(", "that is an area of quire_vmap()", vfree_of_vmap},
     {"free() of vmalloc", "free(", "in an area of quire_vmalloc()", free_of_vmalloc},
+    {"unpin once too often", "quire_movable_unpin(", "is not pinned", unpin_too_often},
+    {"free of a pinned handle", "quire_movable_free(", "is pinned", free_of_pinned},
+    {"free of a handle twice", "quire_movable_free(", "or already free", free_handle_twice},
+    {"pin of no handle", "quire_movable_pin(", "not a handle", pin_of_no_handle},
+    {"free() of movable memory", "free(", "belongs to a handle of quire_movable_alloc()",
+     free_of_movable},
+    {"put of movable memory", "quire_put_page(", "belongs to a handle of quire_movable_alloc()",
+     put_of_movable},
     {"twice in a bulk", "quire_free_pages_bulk(", "already free", bulk_twice},
 };
 

@@ -1,5 +1,5 @@
 /*
- * wrong.c - wrong use of object caches: each is answered by one line that names the function and
+ * wrong.c - wrong use of object caches, pools and heaps: each is answered by one line that names the function and
  * what the object is, and by abort(); or, with misuse:report, by the line alone, and nothing else is
  * harmed.
  */
@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "../conform/conform.h"
+#include "quire/heap.h"
 #include "quire/mempool.h"
 #include "quire/page.h"
 #include "quire/quire.h"
@@ -230,6 +231,157 @@ static void pool_destroyed(void)
     quire_mempool_free(pool, one);
 }
 
+/* Heaps. */
+static struct quire_heap *heap, *heap2, *lone, *ended;
+static char *mine, *theirs, *big, *huge; /* live blocks of heap, of heap2, of heap */
+
+static void heap_twice(void)
+{
+    quire_heap_free(heap, mine);
+    quire_heap_free(heap, mine);
+}
+
+static void heap_interior(void)
+{
+    quire_heap_free(heap, mine + 16);
+}
+
+static void heap_odd(void)
+{
+    quire_heap_free(heap, mine + 3);
+}
+
+static void heap_other(void)
+{
+    quire_heap_free(heap, theirs);
+}
+
+static void heap_other_size(void)
+{
+    quire_heap_usable_size(heap, theirs);
+}
+
+static void heap_mallocs(void)
+{
+    quire_heap_free(heap, malloc(100));
+}
+
+static void heap_foreign(void)
+{
+    quire_heap_free(heap, &heap);
+}
+
+static void heap_objects(void)
+{
+    quire_heap_free(heap, two);
+}
+
+static void heap_big_interior(void)
+{
+    quire_heap_free(heap, big + 65536);
+}
+
+static void heap_big_twice(void)
+{
+    quire_heap_free(heap, big);
+    quire_heap_free(heap, big);
+}
+
+static void heap_huge_twice(void)
+{
+    quire_heap_free(heap, huge);
+    quire_heap_free(heap, huge);
+}
+
+static void heap_plain_free(void)
+{
+    free(mine);
+}
+
+static void heap_plain_free_big(void)
+{
+    free(big);
+}
+
+static void heap_plain_free_huge(void)
+{
+    free(huge);
+}
+
+static void heap_plain_realloc(void)
+{
+    free(realloc(mine, 1000));
+}
+
+static void heap_put_page(void)
+{
+    quire_put_page(quire_virt_to_page(mine));
+}
+
+static void heap_into_cache(void)
+{
+    quire_cache_free(cache, mine);
+}
+
+static void *use_lone(void *unused)
+{
+    return quire_heap_alloc(lone, 10);
+}
+
+static void heap_of_another_thread(void)
+{
+    pthread_t t;
+
+    if (pthread_create(&t, NULL, use_lone, NULL) == 0)
+        pthread_join(t, NULL);
+}
+
+static void heap_destroyed(void)
+{
+    quire_heap_alloc(ended, 10);
+}
+
+static void heap_destroyed_twice(void)
+{
+    quire_heap_destroy(ended);
+}
+
+static void prepare_heaps(void)
+{
+    heap = quire_heap_create(NULL);
+    heap2 = quire_heap_create(NULL);
+    ended = quire_heap_create(NULL);
+    lone = quire_heap_create(&(struct quire_heap_attr){.flags = QUIRE_HEAP_SINGLE});
+    REQUIRE(heap != NULL && heap2 != NULL && ended != NULL && lone != NULL);
+    mine = quire_heap_alloc(heap, 200);
+    big = quire_heap_alloc(heap, 200000);
+    huge = quire_heap_alloc(heap, 20u << 20);
+    theirs = quire_heap_alloc(heap2, 200);
+    REQUIRE(mine != NULL && big != NULL && huge != NULL && theirs != NULL);
+    conform_fill(theirs, 200, 5);
+    quire_heap_destroy(ended);
+}
+
+static bool heaps_unharmed(void)
+{
+    struct quire_heap_stat st;
+    char *p[300];
+
+    for (int i = 0; i < 300; i++) {
+        if ((p[i] = quire_heap_alloc(heap, 200)) == NULL || p[i] == p[i > 0 ? i - 1 : 1])
+            return false;
+        memset(p[i], i, 200);
+    }
+    for (int i = 0; i < 300; i++) {
+        if (p[i][0] != (char)i || p[i][199] != (char)i)
+            return false;
+        quire_heap_free(heap, p[i]);
+    }
+    quire_heap_stat(heap, &st);
+    return (st.live == 3 || st.live == 2) && conform_intact(theirs, 200, 5) &&
+           quire_heap_of(theirs) == heap2;
+}
+
 static const struct wrong {
     const char *name, *function, *says;
     void (*run)(void);
@@ -268,6 +420,34 @@ static const struct wrong {
     {"twice, checked", "quire_cache_free(\"checked\", ", "already free", checked_twice},
     {"interior of a large one", "quire_cache_free(\"large\", ",
      "inside a live object of cache \"large\" at 0x", large_interior},
+    {"heap: twice", "quire_heap_free(0x", "already free", heap_twice},
+    {"heap: interior", "quire_heap_free(0x", "inside a block of size 208 of heap 0x",
+     heap_interior},
+    {"heap: odd address", "quire_heap_free(0x", "inside a block of size 208 of heap 0x", heap_odd},
+    {"heap: another's", "quire_heap_free(0x", "a live block of size 208 of heap 0x", heap_other},
+    {"heap: size of another's", "quire_heap_usable_size(0x", "a live block of size 208",
+     heap_other_size},
+    {"heap: malloc's", "quire_heap_free(0x", "no block of any heap begins here", heap_mallocs},
+    {"heap: foreign", "quire_heap_free(0x", "no block of any heap begins here", heap_foreign},
+    {"heap: an object", "quire_heap_free(0x", "no block of any heap begins here", heap_objects},
+    {"heap: inside a run", "quire_heap_free(0x", "no block of any heap begins here",
+     heap_big_interior},
+    {"heap: a run twice", "quire_heap_free(0x", "no block of any heap begins here", heap_big_twice},
+    {"heap: a mapping twice", "quire_heap_free(0x", "no block of any heap begins here",
+     heap_huge_twice},
+    {"heap: free()", "free(0x", "a live block of size 208 of heap 0x", heap_plain_free},
+    {"heap: free() of a run", "free(0x", "a live block of size 2", heap_plain_free_big},
+    {"heap: free() of a mapping", "free(0x", "inside a live object", heap_plain_free_huge},
+    {"heap: realloc()", "realloc(0x", "a live block of size 208 of heap 0x", heap_plain_realloc},
+    {"heap: put of its page", "quire_put_page(0x", "of heap 0x", heap_put_page},
+    {"heap: into a cache", "quire_cache_free(\"wrong\", ", "not an object of any cache",
+     heap_into_cache},
+    {"heap: another thread's", "quire_heap_alloc(0x", "the heap has another owner",
+     heap_of_another_thread},
+    {"heap: destroyed", "quire_heap_alloc(0x", "not a heap, or one that was destroyed",
+     heap_destroyed},
+    {"heap: destroyed twice", "quire_heap_destroy(0x", "not a heap, or one that was destroyed",
+     heap_destroyed_twice},
     {"pool: twice", "quire_mempool_free(0x", "already free", pool_twice},
     {"pool: more than it gave", "quire_mempool_free(0x", "more elements than the pool gave",
      pool_too_many},
@@ -323,7 +503,7 @@ static void run_one(const struct wrong *w)
     if (pid == 0) {
         dup2(fd[1], 2);
         w->run();
-        _exit(unharmed() ? 0 : 9);
+        _exit(unharmed() && heaps_unharmed() ? 0 : 9);
     }
     close(fd[1]);
     while ((got = read(fd[0], text + n, sizeof(text) - 1 - (size_t)n)) > 0)
@@ -345,9 +525,10 @@ static void run_one(const struct wrong *w)
 static void case_all(void)
 {
     prepare();
+    prepare_heaps();
     for (size_t i = 0; i < COUNT_OF(wrongs); i++)
         run_one(&wrongs[i]);
-    CHECK(unharmed());
+    CHECK(unharmed() && heaps_unharmed());
 }
 
 static const struct conform_case cases[] = {

@@ -39,7 +39,7 @@ class Tree:
             self.files[path or source] = (f.read(), stat.S_IMODE(os.stat(source).st_mode))
 
     def program(self, source, path=None, extra_dirs=()):
-        """A program or library, with what it needs. Libraries of a build go to /lib."""
+        """A program or library, with what it needs: that goes to /lib."""
         self.file(source, path or source)
         interpreter, needed, dirs = dynamic(source)
         if interpreter:

@@ -9,6 +9,7 @@ import fcntl
 import glob
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -20,6 +21,7 @@ SERIES = {
     "5.10": ([(DEBIAN, "bullseye"), (SECURITY, "bullseye-security")], "cloud-"),
     "6.1": ([(DEBIAN, "bookworm"), (SECURITY, "bookworm-security")], "cloud-"),
     "6.12": ([(SECURITY, "bookworm-security")], "cloud-"),
+    "6.12-4k": ([(SECURITY, "bookworm-security")], ""),
     "6.12-16k": ([(SECURITY, "bookworm-security")], ""),
 }
 DEB_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -63,34 +65,48 @@ def newest(names, series, flavour, arch):
     return max(names, key=lambda n: [int(x) for x in re.findall(r"\d+", n)], default=None)
 
 
-def image(folder, arch):
-    found = glob.glob(os.path.join(folder, "boot", "vmlinuz-*"))
-    return found[0] if found else None
-
-
-def get(cache, arch, series):
-    """The path of a kernel image; raises OSError or CalledProcessError where it cannot be had."""
-    folder = os.path.abspath(os.path.join(cache, f"{arch}-{series}"))
+def fetch(folder, arch, suites, choose):
+    """Unpack packages into folder, once; choose(names) says which, of those whose name begins as
+    linux-image does, or whatever it likes."""
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, "lock"), "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two builds may want it at once
-        if image(folder, arch):
-            return image(folder, arch)
-        suites, flavour = SERIES[series]
-        say(f"fetching Linux {series} for {arch}")
+        if os.path.exists(os.path.join(folder, "complete")):
+            return
+        say(f"fetching {os.path.basename(folder)}")
         apt("apt-get", folder, arch, suites, "update")
         lines = apt("apt-cache", folder, arch, suites, "search", "--names-only", "^linux-image-")
-        package = newest([line.split()[0] for line in lines.splitlines()], series, flavour, arch)
-        if package is None:
-            raise FileNotFoundError(f"no kernel {series} for {arch} in {suites}")
-        apt("apt-get", folder, arch, suites, "download", package)
+        packages = choose([line.split()[0] for line in lines.splitlines()])
+        apt("apt-get", folder, arch, suites, "download", *packages)
         for deb in glob.glob(os.path.join(folder, "*.deb")):
             subprocess.run(["dpkg-deb", "-x", deb, folder], check=True)
             os.remove(deb)
-        subprocess.run(["rm", "-rf", os.path.join(folder, "apt"), os.path.join(folder, "lib"),
-                        os.path.join(folder, "usr")], check=True)
-        return image(folder, arch)
+        shutil.rmtree(os.path.join(folder, "apt"))
+        open(os.path.join(folder, "complete"), "w", encoding="utf-8").close()
+
+
+def kernel(cache, arch, series):
+    """The path of a kernel image; raises OSError or SubprocessError where it cannot be had."""
+    folder = os.path.abspath(os.path.join(cache, f"linux-{series}-{arch}"))
+    suites, flavour = SERIES[series]
+
+    def choose(names):
+        package = newest(names, series, flavour, arch)
+        if package is None:
+            raise FileNotFoundError(f"no kernel {series} for {arch} in {suites}")
+        return [package]
+
+    fetch(folder, arch, suites, choose)
+    shutil.rmtree(os.path.join(folder, "lib"), ignore_errors=True)  # modules
+    return glob.glob(os.path.join(folder, "boot", "vmlinuz-*"))[0]
+
+
+def programs(cache, arch, packages):
+    """A folder with what these packages of Debian 12 hold."""
+    folder = os.path.abspath(os.path.join(cache, f"programs-{arch}"))
+    fetch(folder, arch, SERIES["6.1"][0], lambda names: packages)
+    return folder
 
 
 if __name__ == "__main__":
-    print(get(os.environ.get("VM_CACHE", "build/vm"), *sys.argv[1:3]))
+    print(kernel(os.environ.get("VM_CACHE", "build/vm"), *sys.argv[1:3]))

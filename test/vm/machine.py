@@ -10,7 +10,7 @@ QEMU_PACKAGE = {"x86_64": "qemu-system-x86", "aarch64": "qemu-system-arm"}
 INIT = """#!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev /tmp /bin /sbin /usr/bin /usr/sbin
 /bin/busybox --install -s /bin
-export PATH=/bin:/usr/bin HOME=/tmp LD_LIBRARY_PATH=/lib
+export PATH=/bin:/usr/bin HOME=/tmp LD_LIBRARY_PATH=/lib CONFORM_PATIENCE=10
 mount -t proc p /proc; mount -t sysfs s /sys; mount -t devtmpfs d /dev
 mkdir -p /dev/shm /sys/fs/cgroup; mount -t tmpfs m /dev/shm; mount -t tmpfs t /tmp
 mount -t cgroup2 c /sys/fs/cgroup 2>/dev/null
@@ -53,19 +53,27 @@ class Machine:
                     args += ["-numa", f"dist,src={a},dst={b},val={value}"]
         return args, cpu
 
-    def command(self, kernel, initramfs, console):
+    def command(self, kernel, initramfs, console, output):
         numa, cpus = self.numa_args()
         arm = self.arch == "aarch64"
         machine = ["-M", "virt"] if arm else ["-M", "pc"]
         serial = ["-serial", f"file:{console}"]
-        serial += (["-chardev", "stdio,id=out", "-device", "pci-serial,chardev=out"] if arm else
-                   ["-serial", "stdio"])
+        serial += (["-chardev", f"file,id=out,path={output}", "-device", "pci-serial,chardev=out"]
+                   if arm else ["-serial", f"file:{output}"])
         con = "ttyAMA0" if arm else "ttyS0"
         return [f"qemu-system-{self.arch}", "-nodefaults", "-no-user-config", "-display", "none",
                 "-no-reboot", *machine, "-accel", os.environ.get("VM_ACCEL", "tcg,thread=multi"),
                 "-cpu", "max", "-smp", str(cpus), "-m", f"{sum(m for m, _ in self.nodes)}M", *numa,
                 "-kernel", kernel, "-initrd", initramfs,
                 "-append", f"console={con} panic=-1 quiet {self.append}", *serial]
+
+
+def read(path):
+    try:
+        with open(path, encoding="utf-8", errors="replace") as f:
+            return f.read()
+    except FileNotFoundError:
+        return ""
 
 
 def run(machine, kernel, tree, commands, limit):
@@ -79,19 +87,18 @@ def run(machine, kernel, tree, commands, limit):
     tree.text("/commands", "\n".join(lines) + "\n")
     tree.text("/init", INIT.replace("PORT", port), 0o755)
     with tempfile.TemporaryDirectory() as tmp:
-        initramfs, console = os.path.join(tmp, "initramfs"), os.path.join(tmp, "console")
+        initramfs, console, output = (os.path.join(tmp, n) for n in ("initramfs", "console", "out"))
         tree.write(initramfs)
         try:
-            done = subprocess.run(machine.command(kernel, initramfs, console),
-                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            done = subprocess.run(machine.command(kernel, initramfs, console, output),
+                                  stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                   stderr=subprocess.PIPE, timeout=limit, check=False)
-            text, trouble = done.stdout, done.stderr.decode(errors="replace")
-        except subprocess.TimeoutExpired as e:
-            text, trouble = e.stdout or b"", f"the machine ran into its limit of {limit} s\n"
-        text = text.decode(errors="replace").replace("\r", "")
+            trouble = done.stderr.decode(errors="replace")
+        except subprocess.TimeoutExpired:
+            trouble = f"the machine ran into its limit of {limit} s\n"
+        text = read(output).replace("\r", "")
         if "@done" not in text:
-            with open(console, encoding="utf-8", errors="replace") as f:
-                trouble += "".join(f.readlines()[-40:])
+            trouble += "\n".join(read(console).splitlines()[-40:])
         else:
             trouble = ""
     results = []
