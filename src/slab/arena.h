@@ -137,6 +137,13 @@ Q_INLINE void q_arena_leave(struct q_arena *a)
 /* The rest: between these two. NULL: no memory, or the limit. */
 void *q_arena_alloc(struct q_arena *a, size_t n, size_t align, bool zero);
 
+/*
+ * Move its pages to node nid, as far as they have memory, and take what comes
+ * from there. How many lie there, or a negative errno: then some have moved.
+ * Not for the special zones.
+ */
+long q_arena_move(struct q_arena *a, unsigned nid);
+
 /* What an address is in arenas. */
 enum q_arena_what { Q_ARENA_LIVE, Q_ARENA_FREE, Q_ARENA_INTERIOR, Q_ARENA_NONE };
 

@@ -111,13 +111,24 @@ static void *new_run(struct q_arena *a, size_t n, size_t align, bool zero)
     return q_arena_address_of(b->page);
 }
 
+static void *map(struct q_arena *a, size_t bytes, size_t align, size_t *dirty)
+{
+    if (a->policy.mode == Q_MPOL_DEFAULT)
+        return q_vmalloc(bytes, align, dirty);
+    struct q_mempolicy old = q_mempolicy_swap(a->policy);
+    void *p = q_vmalloc(bytes, align, dirty);
+
+    a->policy = q_mempolicy_swap(old);
+    return p;
+}
+
 static void *new_mapping(struct q_arena *a, size_t n, size_t align, bool zero)
 {
     size_t front = q_max(align, q_page_size()), bytes = front + q_align_up(n, q_page_size()), dirty;
 
     if (a->special != 0 || !charge(a, bytes >> q_page_shift))
         return NULL;
-    char *base = q_vmalloc(bytes, front, &dirty);
+    char *base = map(a, bytes, front, &dirty);
     if (base == NULL) {
         a->pages -= bytes >> q_page_shift;
         a->failures++;
