@@ -95,21 +95,31 @@ static const struct q_holder holder = {.held = held, .keep = keep};
 
 /* --- the cut --------------------------------------------------------------------------------- */
 
+static void unlock_zones(struct quire_snapshot *s)
+{
+    q_zone_fork_parent();
+    if (s->heap != NULL)
+        q_arena_leave(s->heap);
+}
+
 /*
- * All locks of src/zone, with no mapping on its way between two addresses;
+ * The lock of the heap that this is a snapshot of, if any; all locks of
+ * src/zone, with no mapping on its way between two addresses;
  * and that of forks, where this is to be one. It comes before the others, so
  * it is only tried.
  */
-static bool lock_zones(bool fork_too)
+static bool lock_zones(struct quire_snapshot *s, bool fork_too)
 {
     struct timespec little = {.tv_nsec = 20000};
     uint64_t start = q_clock_coarse();
 
     do {
+        if (s->heap != NULL)
+            q_arena_enter(s->heap);
         q_zone_fork_prepare(true);
         if (q_vsettled() && (!fork_too || q_share_fork_trylock()))
             return true;
-        q_zone_fork_parent();
+        unlock_zones(s);
         q_arch_syscall6(SYS_nanosleep, (long)&little, 0, 0, 0, 0, 0);
     } while (q_clock_coarse() - start < PATIENCE_NS);
     return false;
@@ -237,9 +247,9 @@ static int take_by_protection(struct quire_snapshot *s)
     q_store_populate();
     uint64_t mask = q_signals_block();
     q_enter();
-    if (lock_zones(false)) {
+    if (lock_zones(s, false)) {
         error = cut(s);
-        q_zone_fork_parent();
+        unlock_zones(s);
     }
     q_leave();
     q_signals_restore(mask);
@@ -252,11 +262,11 @@ static int take_by_holder(struct quire_snapshot *s)
     uint64_t mask = q_signals_block();
 
     q_enter();
-    if (lock_zones(true)) {
+    if (lock_zones(s, true)) {
         uint64_t t = q_clock_fine();
         error = collect(s) ? q_holder_start(s) : ENOMEM;
         s->pause_ns = q_clock_fine() - t;
-        q_zone_fork_parent();
+        unlock_zones(s);
         q_share_fork_unlock();
     }
     q_leave();
@@ -266,7 +276,7 @@ static int take_by_holder(struct quire_snapshot *s)
 
 struct take_args {
     unsigned flags;
-    struct q_arena *heap; /* locked */
+    struct q_arena *heap;
     struct quire_snapshot *result;
     int error;
 };
@@ -379,16 +389,12 @@ Q_PUBLIC quire_snapshot_t *quire_snapshot_take(void *heap, unsigned flags)
         return NULL;
     }
     q_cow_lock_api();
-    if (a.heap != NULL)
-        q_arena_enter(a.heap);
     a.error = flags == QUIRE_SNAPSHOT_ROLLBACK ? take_rollback(&a) : take(&a);
     if (a.error == EDEADLK && flags != QUIRE_SNAPSHOT_ROLLBACK) {
         a.error = pthread_create(&thread, NULL, take_elsewhere, &a);
         if (a.error == 0)
             pthread_join(thread, NULL);
     }
-    if (a.heap != NULL)
-        q_arena_leave(a.heap);
     q_cow_unlock_api();
     if (a.error != 0)
         errno = a.error;

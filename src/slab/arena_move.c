@@ -19,18 +19,18 @@ long q_arena_move(struct q_arena *a, unsigned nid)
 {
     long there = 0, error = 0;
 
-    for (struct q_list *l = a->chunks.next; q_topology.bind && error == 0 && l != &a->chunks;
-         l = l->next) {
+    for (struct q_list *l = a->chunks.next;
+         q_topology.bind && error == 0 && l != NULL && l != &a->chunks; l = l->next) {
         struct q_chunk *c = q_container_of(l, struct q_chunk, list);
         error = move(c->page, c->start, Q_SLAB_SIZE, nid, &there);
     }
-    for (struct q_list *l = a->large.next; q_topology.bind && error == 0 && l != &a->large;
-         l = l->next) {
+    for (struct q_list *l = a->large.next;
+         q_topology.bind && error == 0 && l != NULL && l != &a->large; l = l->next) {
         struct q_arena_block *b = q_container_of(l, struct q_arena_block, list);
         error = move(b->page, q_arena_address_of(b->page), b->bytes, nid, &there);
     }
-    for (struct q_list *l = a->huge.next; q_topology.bind && error == 0 && l != &a->huge;
-         l = l->next) {
+    for (struct q_list *l = a->huge.next;
+         q_topology.bind && error == 0 && l != NULL && l != &a->huge; l = l->next) {
         struct q_arena_block *b = q_container_of(l, struct q_arena_block, list);
         error = move(NULL, b->base, q_vsize(b->base), nid, &there);
     }
