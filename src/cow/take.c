@@ -4,6 +4,7 @@
 
 #include "cow/cow.h"
 #include "cow/share.h"
+#include "slab/arena.h"
 #include "slab/heap.h"
 #include "zone/fork.h"
 #include "zone/hold.h"
@@ -174,14 +175,21 @@ static bool collect_blocks(struct quire_snapshot *s)
     return !s->sized || q_blocks_collect(&s->blocks, &s->ranges);
 }
 
+/* Zone locks held, and that of the heap, if it is of one. False: no memory, or nothing to show. */
+static bool collect(struct quire_snapshot *s)
+{
+    bool all = s->heap != NULL ? q_ranges_collect_arena(&s->ranges, s->heap)
+                               : q_ranges_collect(&s->ranges);
+
+    return all && s->ranges.nr > 0 && collect_blocks(s);
+}
+
 /* Zone locks held, signals blocked. */
 static int prepare(struct quire_snapshot *s)
 {
-    int error = q_ranges_collect(&s->ranges) ? 0 : ENOMEM;
+    int error = collect(s) ? 0 : ENOMEM;
     const struct q_ranges *guarded = q_cow_guarded(s);
 
-    if (error == 0 && (s->ranges.nr == 0 || !collect_blocks(s)))
-        error = ENOMEM;
     if (error == 0 && s->undo != NULL)
         error = q_undo_collect(s->undo);
     if (error == 0 && q_cow_stack_in(guarded))
@@ -246,8 +254,7 @@ static int take_by_holder(struct quire_snapshot *s)
     q_enter();
     if (lock_zones(true)) {
         uint64_t t = q_clock_fine();
-        bool all = q_ranges_collect(&s->ranges) && s->ranges.nr > 0 && collect_blocks(s);
-        error = all ? q_holder_start(s) : ENOMEM;
+        error = collect(s) ? q_holder_start(s) : ENOMEM;
         s->pause_ns = q_clock_fine() - t;
         q_zone_fork_parent();
         q_share_fork_unlock();
@@ -259,6 +266,7 @@ static int take_by_holder(struct quire_snapshot *s)
 
 struct take_args {
     unsigned flags;
+    struct q_arena *heap; /* locked */
     struct quire_snapshot *result;
     int error;
 };
@@ -318,6 +326,7 @@ static int take(struct take_args *a)
     if (s == NULL)
         return ENOMEM;
     s->sized = (a->flags & QUIRE_SNAPSHOT_SIZES) != 0;
+    s->heap = a->heap;
     if ((a->flags & QUIRE_SNAPSHOT_HOLDER) == 0 && q_cow_start(&why) == 0)
         error = 0;
     if (error == 0) {
@@ -346,14 +355,22 @@ static void *take_elsewhere(void *arg)
     return NULL;
 }
 
+/* All memory, or a heap of the program's that snapshots cover and the caller may use. */
+static bool may_show(const struct q_arena *a)
+{
+    return a == NULL ||
+           (q_arena_valid(a) && a->special == 0 && (!a->single || a->owner == q_thread_pointer()));
+}
+
 Q_PUBLIC quire_snapshot_t *quire_snapshot_take(void *heap, unsigned flags)
 {
-    struct take_args a = {.flags = flags};
+    struct take_args a = {.flags = flags, .heap = heap};
     pthread_t thread;
 
-    if (heap != NULL || ((flags & ~QUIRE_SNAPSHOT_SIZES) != 0 &&
-                         (flags & ~QUIRE_SNAPSHOT_SIZES) != QUIRE_SNAPSHOT_HOLDER &&
-                         flags != QUIRE_SNAPSHOT_ROLLBACK)) {
+    if ((heap != NULL && (flags & ~QUIRE_SNAPSHOT_HOLDER) != 0) || !may_show(heap) ||
+        ((flags & ~QUIRE_SNAPSHOT_SIZES) != 0 &&
+         (flags & ~QUIRE_SNAPSHOT_SIZES) != QUIRE_SNAPSHOT_HOLDER &&
+         flags != QUIRE_SNAPSHOT_ROLLBACK)) {
         errno = EINVAL;
         return NULL;
     }
@@ -362,12 +379,16 @@ Q_PUBLIC quire_snapshot_t *quire_snapshot_take(void *heap, unsigned flags)
         return NULL;
     }
     q_cow_lock_api();
+    if (a.heap != NULL)
+        q_arena_enter(a.heap);
     a.error = flags == QUIRE_SNAPSHOT_ROLLBACK ? take_rollback(&a) : take(&a);
     if (a.error == EDEADLK && flags != QUIRE_SNAPSHOT_ROLLBACK) {
         a.error = pthread_create(&thread, NULL, take_elsewhere, &a);
         if (a.error == 0)
             pthread_join(thread, NULL);
     }
+    if (a.heap != NULL)
+        q_arena_leave(a.heap);
     q_cow_unlock_api();
     if (a.error != 0)
         errno = a.error;
