@@ -26,12 +26,12 @@ long q_arena_move(struct q_arena *a, unsigned nid)
     }
     for (struct q_list *l = a->large.next; q_topology.bind && error == 0 && l != &a->large;
          l = l->next) {
-        struct q_block *b = q_container_of(l, struct q_block, list);
+        struct q_arena_block *b = q_container_of(l, struct q_arena_block, list);
         error = move(b->page, q_arena_address_of(b->page), b->bytes, nid, &there);
     }
     for (struct q_list *l = a->huge.next; q_topology.bind && error == 0 && l != &a->huge;
          l = l->next) {
-        struct q_block *b = q_container_of(l, struct q_block, list);
+        struct q_arena_block *b = q_container_of(l, struct q_arena_block, list);
         error = move(NULL, b->base, q_vsize(b->base), nid, &there);
     }
     if (error != 0)
