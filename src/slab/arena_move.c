@@ -15,37 +15,25 @@ static long move(struct q_page *page, char *at, size_t bytes, unsigned nid, long
     return ret < 0 ? ret : 0;
 }
 
-/* The first of a list, or what follows l; NULL at its end. A list that was never used is all zero. */
-static struct q_list *next(const struct q_list *head, const struct q_list *l)
-{
-    struct q_list *n = l->next;
-
-    return n != head ? n : NULL;
-}
-
-static long move_all(struct q_arena *a, unsigned nid, long *there)
-{
-    long error = 0;
-
-    for (struct q_list *l = &a->chunks; error == 0 && (l = next(&a->chunks, l)) != NULL;) {
-        struct q_chunk *c = q_container_of(l, struct q_chunk, list);
-        error = move(c->page, c->start, Q_SLAB_SIZE, nid, there);
-    }
-    for (struct q_list *l = &a->large; error == 0 && (l = next(&a->large, l)) != NULL;) {
-        struct q_block *b = q_container_of(l, struct q_block, list);
-        error = move(b->page, q_arena_address_of(b->page), b->bytes, nid, there);
-    }
-    for (struct q_list *l = &a->huge; error == 0 && (l = next(&a->huge, l)) != NULL;) {
-        struct q_block *b = q_container_of(l, struct q_block, list);
-        error = move(NULL, b->base, q_vsize(b->base), nid, there);
-    }
-    return error;
-}
-
 long q_arena_move(struct q_arena *a, unsigned nid)
 {
-    long there = 0, error = q_topology.bind ? move_all(a, nid, &there) : 0;
+    long there = 0, error = 0;
 
+    for (struct q_list *l = a->chunks.next;
+         q_topology.bind && error == 0 && l != NULL && l != &a->chunks; l = l->next) {
+        struct q_chunk *c = q_container_of(l, struct q_chunk, list);
+        error = move(c->page, c->start, Q_SLAB_SIZE, nid, &there);
+    }
+    for (struct q_list *l = a->large.next;
+         q_topology.bind && error == 0 && l != NULL && l != &a->large; l = l->next) {
+        struct q_arena_block *b = q_container_of(l, struct q_arena_block, list);
+        error = move(b->page, q_arena_address_of(b->page), b->bytes, nid, &there);
+    }
+    for (struct q_list *l = a->huge.next;
+         q_topology.bind && error == 0 && l != NULL && l != &a->huge; l = l->next) {
+        struct q_arena_block *b = q_container_of(l, struct q_arena_block, list);
+        error = move(NULL, b->base, q_vsize(b->base), nid, &there);
+    }
     if (error != 0)
         return error;
     bool bound = a->policy.mode == Q_MPOL_BIND;

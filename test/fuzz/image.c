@@ -148,11 +148,27 @@ static void map_it(quire_snapshot_t *s)
     MUST(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
+/* Each lies in one stretch, and its size is found where it begins. */
+static void check_blocks(const quire_snapshot_t *s)
+{
+    MUST(s->sized || s->blocks.nr == 0);
+    for (size_t i = 0; i < s->blocks.nr; i++) {
+        const struct q_block *k = &s->blocks.at[i];
+        const struct q_range *in = q_ranges_find(&s->ranges, k->start);
+
+        MUST(k->bytes > 0 && in != NULL && k->start + k->bytes - 1 < in->end);
+        MUST(k->start + k->bytes > k->start);
+        size_t size = q_blocks_size(&s->blocks, k->start);
+        MUST(size == (k->object != 0 ? k->object : k->bytes));
+    }
+}
+
 static void try_it(quire_snapshot_t *s, unsigned flags)
 {
     struct quire_snapshot_stat st;
 
     MUST(quire_snapshot_stat(s, &st) == 0 && st.ranges > 0 && st.bytes > 0);
+    check_blocks(s);
     read_some(s);
     bool good = quire_snapshot_verify(s) == 0;
     MUST(good || errno == EBADMSG || errno == ENOMEM);

@@ -41,7 +41,16 @@ static size_t place(size_t size)
 {
     size_t page = q_page_size(), at = pick(size);
 
-    return pick(4) == 0 ? at : q_align_down(at, page) % size + pick(q_min(300, size - at));
+    switch (pick(4)) {
+    case 0:
+        return at;
+    case 1:
+        at = q_align_down(at, page);
+        break;
+    default:
+        at = 0;
+    }
+    return at + pick(q_min(260, size - at));
 }
 
 static size_t change(uint8_t *in, size_t size)

@@ -49,14 +49,15 @@ static void put_image(struct maker *m, unsigned flags, uint64_t id, uint64_t bas
 {
     size_t start = m->len, page = q_page_size();
     struct q_range at[2] = {{BASE, BASE + 40 * page}, {BASE + 100 * page, BASE + 103 * page}};
-    struct q_block block[2] = {{BASE, 32 * page, 48}, {BASE + 32 * page, 8 * page, 0}};
+    struct q_block block[3] = {
+        {BASE, 32 * page, 48}, {BASE + 32 * page, 8 * page, 0}, {BASE + 100 * page, 3 * page, 0}};
     bool sized = (flags & Q_IMAGE_SIZED) != 0;
     struct q_image_header h = {.version = Q_IMAGE_VERSION,
                                .page_shift = q_page_shift,
                                .flags = flags,
                                .nr_ranges = 2,
                                .bytes = 43 * page,
-                               .nr_blocks = sized ? 2 : 0,
+                               .nr_blocks = sized ? 3 : 0,
                                .root = BASE + 96,
                                .id = {id, 1},
                                .base = {base, base != 0}};
