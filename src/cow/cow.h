@@ -42,6 +42,7 @@
 #include "cow/undo.h"
 #include "quire/snapshot.h"
 
+#define Q_MAX_HANDLERS 8u
 #define Q_SNAPSHOT_MAGIC 0x7370616e736f6374ull
 
 struct q_image;
@@ -80,7 +81,12 @@ struct q_cow {
     struct quire_snapshot *live;
     struct quire_snapshot *views; /* snapshots with a view; under q_store.lock */
     _Atomic uint64_t faults, saved, longest_ns;
-    struct q_kept *kept; /* under q_vm_lock */
+    _Atomic uint32_t nr_ready;       /* handlers with a table of descriptors of their own */
+    unsigned nr_handlers;            /* started; set before the keeper is */
+    bool keeper;                     /* there is one */
+    _Atomic int tid[Q_MAX_HANDLERS]; /* of each handler; 0: not yet, or no more */
+    _Atomic int serving;             /* the handler that holds q_store.lock; 0: none */
+    struct q_kept *kept;             /* under q_vm_lock */
     size_t nr_kept, room_kept;
 };
 
@@ -104,8 +110,17 @@ int q_cow_start(const char **why);
 /* engine.c: all snapshots by protection are lost; un-protect everything. q_store.lock held. */
 void q_cow_lose(int error);
 
-/* fault.c: the handler's loop. */
-_Noreturn void q_cow_serve(void);
+/* engine.c: pread(2) from a descriptor of the program's, also in a handler, whose table lacks it. */
+long q_cow_pread(int fd, void *to, size_t len, uint64_t at);
+
+/* fault.c: the handler's loop. It ends where the descriptor is no good any more. */
+void q_cow_serve(int fd);
+
+/* keeper.c: the loop of the thread that looks after the handlers. */
+void q_cow_keep(void);
+
+/* release.c: whether a snapshot lives that is not lost. q_store.lock, or another of cow.h's. */
+bool q_cow_any_live(void);
 
 /* fault.c: the newest live snapshot that guards addr; NULL. q_store.lock held. */
 const struct quire_snapshot *q_cow_newest(uintptr_t addr);
@@ -148,11 +163,16 @@ bool q_copy_carefully(void *to, const void *from, size_t len);
 
 /* holder.c: fork the process that holds memory as it is. 0 or an errno. No lock is asked for. */
 int q_holder_start(struct quire_snapshot *s);
+/* holder.c: close every descriptor of the calling thread's table but one. */
+void q_close_all_but(int fd);
+
 int q_holder_read(const struct quire_snapshot *s, uintptr_t addr, char *to, size_t len);
 void q_holder_end(struct quire_snapshot *s);
 
 /* view.c: serve a missing page of a view; false where addr lies in none. q_store.lock held. */
 bool q_view_fault(uintptr_t addr);
+/* Nobody serves views any more. q_store.lock held. */
+void q_view_close_all(void);
 void q_view_end(struct quire_snapshot *s);
 
 /* image.c: read from a loaded image; close it. */

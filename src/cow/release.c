@@ -26,8 +26,7 @@ static void unlink_live(struct quire_snapshot *s)
     }
 }
 
-/* Whether one lives that is not lost. */
-static bool any_live(void)
+bool q_cow_any_live(void)
 {
     for (const struct quire_snapshot *s = q_cow.live; s != NULL; s = s->older)
         if (q_cow_error(s) == 0)
@@ -99,7 +98,7 @@ static void release_protected(struct quire_snapshot *s)
     q_zone_fork_prepare(true);
     q_lock(&q_store.lock);
     unlink_live(s);
-    bool last = !any_live();
+    bool last = !q_cow_any_live();
     if (last) {
         q_store_reset();
         atomic_store_explicit(&q_holder, NULL, memory_order_relaxed);

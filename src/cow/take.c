@@ -348,9 +348,13 @@ Q_PUBLIC quire_snapshot_t *quire_snapshot_take(void *heap, unsigned flags)
     q_cow_lock_api();
     a.error = flags == QUIRE_SNAPSHOT_ROLLBACK ? take_rollback(&a) : take(&a);
     if (a.error == EDEADLK && flags != QUIRE_SNAPSHOT_ROLLBACK) {
+        int old;
+        /* Waiting for it would be a place to be cancelled at, with the lock held. */
+        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old);
         a.error = pthread_create(&thread, NULL, take_elsewhere, &a);
         if (a.error == 0)
             pthread_join(thread, NULL);
+        pthread_setcancelstate(old, NULL);
     }
     q_cow_unlock_api();
     if (a.error != 0)

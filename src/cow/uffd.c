@@ -3,8 +3,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <time.h>
 
-#define TRIES 1000 /* EAGAIN means that the address space is changing just now */
+#define TRIES 1000   /* EAGAIN means that the address space is changing just now */
+#define PATIENCE 100 /* ms */
 
 static long ioctl3(int fd, unsigned long request, void *arg)
 {
@@ -83,9 +85,15 @@ bool q_uffd_open(struct q_uffd *u)
     return true;
 }
 
+bool q_uffd_ours(const struct q_uffd *u)
+{
+    /* Other kinds of files do not know the call (ENOTTY). */
+    return u->fd >= 0 && q_uffd_wake(u, (uintptr_t)1 << 20, (size_t)1 << 20) == 0;
+}
+
 void q_uffd_close(struct q_uffd *u)
 {
-    if (u->fd >= 0)
+    if (q_uffd_ours(u))
         close_fd(u->fd);
     u->fd = -1;
 }
@@ -110,8 +118,10 @@ long q_uffd_protect(const struct q_uffd *u, uintptr_t start, size_t len, bool on
 
 void q_uffd_open_up(const struct q_uffd *u, uintptr_t start, size_t len)
 {
-    if (q_uffd_protect(u, start, len, false) == 0)
-        return;
+    long ret = q_uffd_protect(u, start, len, false);
+
+    if (ret == 0 || ret == -EBADF || ret == -ENOTTY || ret == -EPERM)
+        return; /* the last three: of no page */
     if (len <= q_page_size()) {
         q_uffd_wake(u, start, len);
         return;
@@ -134,7 +144,15 @@ long q_uffd_fill(const struct q_uffd *u, uintptr_t at, const void *src)
 
 long q_uffd_wake(const struct q_uffd *u, uintptr_t at, size_t len)
 {
+    struct timespec ms = {.tv_nsec = 1000000};
     struct uffdio_range r = {at, len};
+    long ret = ioctl3(u->fd, UFFDIO_WAKE, &r);
 
-    return ioctl3(u->fd, UFFDIO_WAKE, &r);
+    /* Somebody waits for it, so whatever else may be in the way (a filter, a debugger) is waited for. */
+    for (int i = 0; i < PATIENCE && ret != 0 && ret != -EINVAL && ret != -EBADF && ret != -ENOTTY;
+         i++) {
+        q_arch_syscall6(SYS_nanosleep, (long)&ms, 0, 0, 0, 0, 0);
+        ret = ioctl3(u->fd, UFFDIO_WAKE, &r);
+    }
+    return ret;
 }

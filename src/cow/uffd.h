@@ -25,6 +25,9 @@ struct q_uffd {
 bool q_uffd_open(struct q_uffd *u);
 void q_uffd_close(struct q_uffd *u);
 
+/* Whether the number is a userfaultfd still: the program may have closed it, and use it for something else. */
+bool q_uffd_ours(const struct q_uffd *u);
+
 /* mode: UFFDIO_REGISTER_MODE_* */
 long q_uffd_register(const struct q_uffd *u, uintptr_t start, size_t len, uint64_t mode);
 
