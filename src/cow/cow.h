@@ -110,6 +110,9 @@ int q_cow_start(const char **why);
 /* engine.c: all snapshots by protection are lost; un-protect everything. q_store.lock held. */
 void q_cow_lose(int error);
 
+/* The first half of that: readers are told. Before anything is opened in another way. */
+void q_cow_mark_lost(int error);
+
 /* engine.c: pread(2) from a descriptor of the program's, also in a handler, whose table lacks it. */
 long q_cow_pread(int fd, void *to, size_t len, uint64_t at);
 

@@ -225,7 +225,7 @@ int q_cow_start(const char **why)
     return 0;
 }
 
-void q_cow_lose(int error)
+void q_cow_mark_lost(int error)
 {
     for (struct quire_snapshot *s = q_cow.live; s != NULL; s = s->older) {
         int none = 0;
@@ -234,6 +234,11 @@ void q_cow_lose(int error)
         atomic_compare_exchange_strong_explicit(&s->error, &none, error, memory_order_seq_cst,
                                                 memory_order_relaxed);
     }
+}
+
+void q_cow_lose(int error)
+{
+    q_cow_mark_lost(error);
     for (const struct quire_snapshot *s = q_cow.live; s != NULL; s = s->older) {
         const struct q_ranges *r = q_cow_guarded(s);
 

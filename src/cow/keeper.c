@@ -73,6 +73,7 @@ static unsigned look_after_handlers(void)
         q_lock(&q_store.lock);
     atomic_store_explicit(&q_cow.serving, 0, memory_order_relaxed);
     if (left == 0) {
+        q_cow_mark_lost(EIO);
         q_uffd_close(&q_cow.uffd); /* opens everything: nobody is reading from it */
         q_cow.uffd.refuse = "the threads that serve first writes were killed";
     }

@@ -120,10 +120,10 @@ void q_uffd_open_up(const struct q_uffd *u, uintptr_t start, size_t len)
 {
     long ret = q_uffd_protect(u, start, len, false);
 
-    if (ret == 0 || ret == -EBADF || ret == -ENOTTY || ret == -EPERM)
-        return; /* the last three: of no page */
-    if (len <= q_page_size()) {
-        q_uffd_wake(u, start, len);
+    if (ret == 0)
+        return;
+    if (ret != -ENOENT || len <= q_page_size()) {
+        q_uffd_wake(u, start, len); /* who still cannot go on asks again */
         return;
     }
     size_t half = q_align_up(len / 2, q_page_size());
