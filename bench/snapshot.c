@@ -54,9 +54,17 @@ static void say(const char *what, double value)
     fflush(stdout);
 }
 
-static quire_snapshot_t *take(void)
+static void say_of(const char *what, const char *part, double value)
 {
-    quire_snapshot_t *s = quire_snapshot_take(NULL, 0);
+    char line[64];
+
+    snprintf(line, sizeof(line), "%s_%s", what, part);
+    say(line, value);
+}
+
+static quire_snapshot_t *take(unsigned flags)
+{
+    quire_snapshot_t *s = quire_snapshot_take(NULL, flags);
 
     if (s == NULL) {
         perror("quire_snapshot_take");
@@ -80,17 +88,22 @@ static double fork_pause(void)
     return median(v, ROUNDS);
 }
 
-static double snapshot_pause(void)
+/* How long the whole call takes; and how long others may not go on meanwhile. */
+static void snapshot_pause(const char *name, unsigned flags)
 {
-    double v[ROUNDS];
+    struct quire_snapshot_stat st;
+    double call[ROUNDS], pause[ROUNDS];
 
     for (int i = 0; i < ROUNDS; i++) {
         double t = now_us();
-        quire_snapshot_t *s = take();
-        v[i] = now_us() - t;
+        quire_snapshot_t *s = take(flags);
+        call[i] = now_us() - t;
+        quire_snapshot_stat(s, &st);
+        pause[i] = (double)st.pause_ns / 1000;
         quire_snapshot_release(s);
     }
-    return median(v, ROUNDS);
+    say(name, median(call, ROUNDS));
+    say_of(name, "locked", median(pause, ROUNDS));
 }
 
 /* Microseconds for each page of a write to blocks [0, n) times stride. */
@@ -108,7 +121,7 @@ static double first_write(size_t n, size_t stride)
     double v[ROUNDS];
 
     for (int i = 0; i < ROUNDS; i++) {
-        quire_snapshot_t *s = take();
+        quire_snapshot_t *s = take(0);
         v[i] = write_pages(n, stride);
         quire_snapshot_release(s);
     }
@@ -166,17 +179,12 @@ static int by_float(const void *a, const void *b)
 
 static void say_latency(const char *name, size_t n)
 {
-    char line[64];
-
     if (n == 0)
         return;
     qsort(latency, n, sizeof(*latency), by_float);
-    snprintf(line, sizeof(line), "%s_p50", name);
-    say(line, latency[n / 2]);
-    snprintf(line, sizeof(line), "%s_p999", name);
-    say(line, latency[n - 1 - n / 1000]);
-    snprintf(line, sizeof(line), "%s_max", name);
-    say(line, latency[n - 1]);
+    say_of(name, "p50", latency[n / 2]);
+    say_of(name, "p999", latency[n - 1 - n / 1000]);
+    say_of(name, "max", latency[n - 1]);
 }
 
 /*
@@ -214,22 +222,23 @@ static bool child_done(void)
     return waitpid(child, NULL, WNOHANG) != 0;
 }
 
-static void latency_while_saving(void)
+static void latency_while_saving(const char *name, unsigned flags)
 {
     struct quire_snapshot_stat st;
     pthread_t t;
     double start = now_us();
 
-    quire_snapshot_t *s = take();
+    saved = false;
+    quire_snapshot_t *s = take(flags);
     pthread_create(&t, NULL, save_it, s);
     size_t n = write_until(snapshot_done, start);
     pthread_join(t, NULL);
     quire_snapshot_stat(s, &st);
-    say("save_ms", (now_us() - start) / 1000);
-    say("save_copied_mib", (double)st.saved_bytes / (1 << 20));
-    say("save_written_mib", (double)n * 4096 / (1 << 20));
+    say_of(name, "save_ms", (now_us() - start) / 1000);
+    say_of(name, "copied_mib", (double)st.saved_bytes / (1 << 20));
+    say_of(name, "written_mib", (double)n * 4096 / (1 << 20));
     quire_snapshot_release(s);
-    say_latency("writer", n);
+    say_latency(name, n);
 }
 
 static void latency_while_forked(void)
@@ -333,17 +342,19 @@ int main(int argc, char **argv)
             return 1;
         memset(block[i], (int)i, BLOCK);
     }
-    quire_snapshot_t *s = take();
+    quire_snapshot_t *s = take(0);
     quire_snapshot_stat(s, &st);
     quire_snapshot_release(s);
     say("method", st.method);
-    say("pause", snapshot_pause());
+    snapshot_pause("pause", 0);
+    snapshot_pause("pause_lazy", QUIRE_SNAPSHOT_LAZY);
     say("pause_fork", fork_pause());
     say("dense", first_write(nr / 4, 1));
     say("dense_fork", first_write_fork(nr / 4, 1));
     say("sparse", first_write(1000, nr / 1000 / 2));
     say("sparse_fork", first_write_fork(1000, nr / 1000 / 2));
-    latency_while_saving();
+    latency_while_saving("writer", 0);
+    latency_while_saving("writer_lazy", QUIRE_SNAPSHOT_LAZY);
     latency_while_forked();
     going_back();
     return 0;

@@ -12,8 +12,8 @@
  *
  * The handler is a thread on each CPU, made with the first snapshot and kept;
  * one at a time serves. It runs no code but this folder's, has a stack of its
- * own, allocates nothing, and writes to no heap memory. What it may wait for
- * is q_store.lock alone.
+ * own, allocates nothing, and writes to no heap memory. It waits for no lock
+ * (inbox.h).
  *
  * Locks, from the top:
  *   api_lock       one thread at a time takes, releases, makes views
@@ -38,6 +38,7 @@
 
 #include "cow/range.h"
 #include "cow/store.h"
+#include "cow/sweep.h"
 #include "cow/uffd.h"
 #include "cow/undo.h"
 #include "quire/snapshot.h"
@@ -62,6 +63,7 @@ struct quire_snapshot {
     uint64_t pause_ns, take_ns;
     uint64_t faults_before, saved_before;
     const char *why_not;
+    size_t moved_bytes;                     /* by QUIRE_SNAPSHOT_LAZY */
     int holder_pid, holder_fd, holder_pipe; /* holder.c */
     struct q_image *image;                  /* image.c */
     struct q_undo *undo;                    /* QUIRE_SNAPSHOT_ROLLBACK; else NULL */
@@ -117,7 +119,10 @@ void q_cow_mark_lost(int error);
 long q_cow_pread(int fd, void *to, size_t len, uint64_t at);
 
 /* fault.c: the handler's loop. It ends where the descriptor is no good any more. */
-void q_cow_serve(int fd);
+void q_cow_serve(int fd, unsigned place);
+
+/* The same once, for what others left behind. */
+void q_cow_serve_left(void);
 
 /* keeper.c: the loop of the thread that looks after the handlers. */
 void q_cow_keep(void);

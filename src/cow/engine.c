@@ -27,7 +27,10 @@
 
 #define NICE (-10)
 #define STACK_BYTES ((size_t)256 << 10)
-#define KEEPER Q_MAX_HANDLERS /* its place among the stacks */
+/* Places among the stacks, after the handlers. */
+#define KEEPER Q_MAX_HANDLERS
+#define SWEEPER (Q_MAX_HANDLERS + 1)
+#define NR_PLACES (Q_MAX_HANDLERS + 2)
 
 #ifndef SYS_pidfd_open
 #define SYS_pidfd_open 434
@@ -60,25 +63,50 @@ static void stay_on(unsigned cpu)
     q_arch_syscall6(SYS_sched_setaffinity, 0, sizeof(mask), (long)mask, 0, 0, 0);
 }
 
-static void *handler(void *arg)
+/* Where that is refused (a seccomp filter) the program's own table must do. */
+static void have_own_table(void)
 {
-    unsigned cpu = (unsigned)(uintptr_t)arg;
-    int fd = q_cow.uffd.fd;
-
-    if (q_topology.nr_cpus <= Q_MAX_HANDLERS)
-        stay_on(cpu);
-    q_arch_syscall6(SYS_prctl, PR_SET_NAME, (long)"quire-snapshot", 0, 0, 0, 0);
-    /* Writers wait while it is preempted. Without the right to ask it stays as the others are. */
-    q_arch_syscall6(SYS_setpriority, PRIO_PROCESS, 0, NICE, 0, 0, 0);
-    /* Where that is refused (a seccomp filter) the program's own table must do. */
     if (q_arch_syscall6(SYS_unshare, CLONE_FILES, 0, 0, 0, 0, 0) == 0)
-        q_close_all_but(fd);
-    /* Relaxed: numbers for people and the keeper; see wait_until_ready(). */
-    atomic_store_explicit(&q_cow.tid[cpu], (int)q_arch_syscall6(SYS_gettid, 0, 0, 0, 0, 0, 0),
-                          memory_order_relaxed);
+        q_close_all_but(q_cow.uffd.fd);
+}
+
+/* Others wait while it is preempted. Without the right to ask it stays as they are. */
+static void hurry(void)
+{
+    q_arch_syscall6(SYS_setpriority, PRIO_PROCESS, 0, NICE, 0, 0, 0);
+}
+
+static void say_ready(void)
+{
+    /* Relaxed: see wait_until_ready(). */
     atomic_fetch_add_explicit(&q_cow.nr_ready, 1, memory_order_relaxed);
     q_futex(&q_cow.nr_ready, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1);
-    q_cow_serve(fd);
+}
+
+static void *handler(void *arg)
+{
+    unsigned place = (unsigned)(uintptr_t)arg;
+
+    if (q_topology.nr_cpus <= Q_MAX_HANDLERS)
+        stay_on(place % q_topology.nr_cpus);
+    q_arch_syscall6(SYS_prctl, PR_SET_NAME, (long)"quire-snapshot", 0, 0, 0, 0);
+    hurry();
+    have_own_table();
+    /* Relaxed: a number for the keeper. */
+    atomic_store_explicit(&q_cow.tid[place], (int)q_arch_syscall6(SYS_gettid, 0, 0, 0, 0, 0, 0),
+                          memory_order_relaxed);
+    say_ready();
+    q_cow_serve(q_cow.uffd.fd, place);
+    return arg;
+}
+
+static void *sweeper(void *arg)
+{
+    q_arch_syscall6(SYS_prctl, PR_SET_NAME, (long)"quire-sweeper", 0, 0, 0, 0);
+    hurry();
+    have_own_table();
+    say_ready();
+    q_sweep_loop();
     return arg;
 }
 
@@ -124,7 +152,7 @@ static void *keeper(void *arg)
 
 static int start_thread(unsigned place)
 {
-    static char *stacks[Q_MAX_HANDLERS + 1]; /* of a parent's threads, in a child: used again */
+    static char *stacks[NR_PLACES]; /* of a parent's threads, in a child: used again */
     char *stack = stacks[place];
     pthread_attr_t attr;
     pthread_t thread;
@@ -140,9 +168,9 @@ static int start_thread(unsigned place)
     int error = pthread_attr_setstack(&attr, stack, STACK_BYTES);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
+    void *(*run)(void *) = place == KEEPER ? keeper : place == SWEEPER ? sweeper : handler;
     if (error == 0)
-        error = pthread_create(&thread, &attr, place == KEEPER ? keeper : handler,
-                               (void *)(uintptr_t)place);
+        error = pthread_create(&thread, &attr, run, (void *)(uintptr_t)place);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     pthread_attr_destroy(&attr);
     return error;
@@ -161,22 +189,24 @@ static void wait_until_ready(unsigned nr)
         q_futex(&q_cow.nr_ready, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, ready);
 }
 
-/* 0 where there is one handler at least. */
+/* 0 where there are as many as it needs: two handlers, of which one reads while the other serves. */
 static int start_threads(void)
 {
-    unsigned nr = 0, want = (unsigned)q_min(q_topology.nr_cpus, Q_MAX_HANDLERS);
-    int error = 0;
+    unsigned nr = 0, want = (unsigned)q_min(q_max(q_topology.nr_cpus, 2), Q_MAX_HANDLERS);
 
-    for (unsigned cpu = 0; cpu < Q_MAX_HANDLERS; cpu++)
-        atomic_store_explicit(&q_cow.tid[cpu], 0, memory_order_relaxed);
+    for (unsigned i = 0; i < Q_MAX_HANDLERS; i++)
+        atomic_store_explicit(&q_cow.tid[i], 0, memory_order_relaxed);
     atomic_store_explicit(&q_cow.serving, 0, memory_order_relaxed);
     atomic_store_explicit(&q_cow.nr_ready, 0, memory_order_relaxed);
-    while (nr < want && (error = start_thread(nr)) == 0)
+    int error = start_thread(SWEEPER);
+    while (nr < want && error == 0 && (error = start_thread(nr)) == 0)
         nr++;
-    wait_until_ready(nr);
+    if (nr < 2)
+        return error;
+    wait_until_ready(nr + 1);
     q_cow.nr_handlers = nr;
-    q_cow.keeper = nr > 0 && start_thread(KEEPER) == 0; /* a comfort: it goes without */
-    return nr > 0 ? 0 : error;
+    q_cow.keeper = start_thread(KEEPER) == 0; /* a comfort: it goes without */
+    return 0;
 }
 
 /* Everything of the window at once: what comes online later is registered already. */

@@ -8,12 +8,14 @@
  *                                             page behind what was served last
  *                                             in this leaf, else halved
  *
- * Serving ends with the page un-protected, all of it under q_store.lock: a
+ * Handlers read, and put what they read into inbox.h's boxes; the one that
+ * gets q_store.lock serves all that is there. Serving ends with the page un-protected, all of it under q_store.lock: a
  * resolver that came late would open the next snapshot's page unsaved.
  */
 #include <sys/uio.h>
 
 #include "cow/cow.h"
+#include "cow/inbox.h"
 
 #define BATCH 16       /* messages read at once */
 #define PATIENCE 10000 /* faults at a page that cannot be read */
@@ -211,31 +213,67 @@ static void serve_write(uintptr_t page)
     }
 }
 
-static void serve(const struct uffd_msg *m, int tid)
+/* A page that is not there: of a view, or moved aside, or never touched (sweep.c). */
+static void serve_missing(uintptr_t page)
 {
-    uintptr_t page = q_align_down(m->arg.pagefault.address, q_page_size());
-
-    if (m->event != UFFD_EVENT_PAGEFAULT)
+    if (q_view_fault(page))
         return;
-    q_lock(&q_store.lock);
-    /* Relaxed: for the keeper, who looks a second later, should this thread be gone by then. */
-    atomic_store_explicit(&q_cow.serving, tid, memory_order_relaxed);
-    uint64_t t = q_clock_fine();
-    if ((m->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP) != 0) {
-        serve_write(page);
-        atomic_fetch_add_explicit(&q_cow.faults, 1, memory_order_relaxed);
-        t = q_clock_fine() - t;
-        /* Relaxed: written under the lock alone. */
-        if (t > atomic_load_explicit(&q_cow.longest_ns, memory_order_relaxed))
-            atomic_store_explicit(&q_cow.longest_ns, t, memory_order_relaxed);
-    } else if (!q_view_fault(page)) {
-        q_uffd_wake(&q_cow.uffd, page, q_page_size());
+    if (q_sweep_away(page, 1)) {
+        q_sweep_want(page);
+        return;
     }
-    atomic_store_explicit(&q_cow.serving, 0, memory_order_relaxed);
-    q_unlock(&q_store.lock);
+    if (q_uffd_fill(&q_cow.uffd, page, NULL) != 0)
+        q_uffd_wake(&q_cow.uffd, page, q_page_size());
 }
 
-void q_cow_serve(int fd)
+static void serve(uintptr_t page, bool write)
+{
+    uint64_t t = q_clock_fine();
+
+    if (!write) {
+        serve_missing(page);
+        return;
+    }
+    serve_write(page);
+    atomic_fetch_add_explicit(&q_cow.faults, 1, memory_order_relaxed);
+    t = q_clock_fine() - t;
+    /* Relaxed: written under the lock alone. */
+    if (t > atomic_load_explicit(&q_cow.longest_ns, memory_order_relaxed))
+        atomic_store_explicit(&q_cow.longest_ns, t, memory_order_relaxed);
+}
+
+/* All that waits, unless somebody has the lock, who then sees to it. */
+static void serve_all(int tid)
+{
+    uintptr_t page;
+    bool write;
+
+    while (q_inbox_any() && q_trylock(&q_store.lock)) {
+        /* Relaxed: for the keeper, who looks a second later, should this thread be gone by then. */
+        atomic_store_explicit(&q_cow.serving, tid, memory_order_relaxed);
+        while (q_inbox_next(&page, &write))
+            serve(page, write);
+        atomic_store_explicit(&q_cow.serving, 0, memory_order_relaxed);
+        q_unlock(&q_store.lock);
+        atomic_thread_fence(memory_order_seq_cst); /* as in q_store_unlock() */
+    }
+}
+
+void q_cow_serve_left(void)
+{
+    serve_all((int)q_arch_syscall6(SYS_gettid, 0, 0, 0, 0, 0, 0));
+}
+
+static void post(unsigned place, const struct uffd_msg *m)
+{
+    uintptr_t page = q_align_down(m->arg.pagefault.address, q_page_size());
+    bool write = (m->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP) != 0;
+
+    if (m->event == UFFD_EVENT_PAGEFAULT && !q_inbox_post(place, page, write))
+        q_uffd_wake(&q_cow.uffd, page, q_page_size()); /* it asks again */
+}
+
+void q_cow_serve(int fd, unsigned place)
 {
     struct uffd_msg m[BATCH] = {0};
     int tid = (int)q_arch_syscall6(SYS_gettid, 0, 0, 0, 0, 0, 0);
@@ -244,7 +282,8 @@ void q_cow_serve(int fd)
         long n = q_arch_syscall6(SYS_read, fd, (long)m, sizeof(m), 0, 0, 0);
 
         for (long i = 0; i < n / (long)sizeof(m[0]); i++)
-            serve(&m[i], tid);
+            post(place, &m[i]);
+        serve_all(tid);
         if (n > 0)
             failed = 0;
         else if (n != -EINTR && n != -EAGAIN)
@@ -253,5 +292,5 @@ void q_cow_serve(int fd)
     /* At once, while the others still hold the descriptor: without any all pages would be open. */
     q_lock(&q_store.lock);
     q_cow_lose(EIO);
-    q_unlock(&q_store.lock);
+    q_store_unlock();
 }

@@ -26,7 +26,6 @@
 #include "cow/cow.h"
 
 #define LOOK_SECONDS 1
-#define LOWEST ((uintptr_t)1 << 20) /* about the first address that may be mapped */
 
 static bool is_gone(int tid)
 {
@@ -53,12 +52,19 @@ static unsigned count_handlers(bool *died, bool *held)
     return left;
 }
 
-/* Wake every writer and reader that waits for a page, wherever that lies. */
-static void wake_all(void)
+/*
+ * What is away must come back before the descriptor goes, or it would read as
+ * zeroes; and each piece that does waits until its event is read.
+ */
+static void let_sweep_finish(void)
 {
-    for (unsigned bits = 56; bits > 30; bits--)
-        if (q_uffd_wake(&q_cow.uffd, LOWEST, ((size_t)1 << bits) - 2 * LOWEST) == 0)
-            return; /* the first that is not above the end of the address space */
+    struct timespec ms = {.tv_nsec = 1000000};
+    struct uffd_msg m;
+
+    q_arch_syscall6(SYS_fcntl, q_cow.uffd.fd, F_SETFL, O_NONBLOCK, 0, 0, 0);
+    while (q_sweep_pending())
+        if (q_arch_syscall6(SYS_read, q_cow.uffd.fd, (long)&m, sizeof(m), 0, 0, 0) <= 0)
+            q_arch_syscall6(SYS_nanosleep, (long)&ms, 0, 0, 0, 0, 0);
 }
 
 /* How many there are. */
@@ -69,6 +75,8 @@ static unsigned look_after_handlers(void)
 
     if (!died)
         return left;
+    if (left == 0)
+        let_sweep_finish();
     if (!held)
         q_lock(&q_store.lock);
     atomic_store_explicit(&q_cow.serving, 0, memory_order_relaxed);
@@ -79,8 +87,8 @@ static unsigned look_after_handlers(void)
     }
     q_cow_lose(EIO);
     q_view_close_all();
-    wake_all();
-    q_unlock(&q_store.lock);
+    q_uffd_wake_all(&q_cow.uffd);
+    q_store_unlock();
     return left;
 }
 
@@ -94,12 +102,12 @@ static unsigned count_threads(void)
     return (unsigned)st.st_nlink - 2;
 }
 
-/* Whether the process is its ended main thread and we. Such a thread has no program any more. */
+/* Whether the process is its ended main thread and ours: handlers, sweeper, keeper. Such a thread has no program any more. */
 static bool program_is_gone(unsigned handlers)
 {
     char c;
 
-    return count_threads() == handlers + 2 &&
+    return count_threads() == handlers + 3 &&
            q_arch_syscall6(SYS_readlinkat, AT_FDCWD, (long)"/proc/self/exe", (long)&c, 1, 0, 0) ==
                -ENOENT;
 }

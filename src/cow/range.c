@@ -223,8 +223,7 @@ void q_ranges_sort(struct q_ranges *r)
     }
 }
 
-/* The first stretch that ends after addr; r->nr where none does. */
-static size_t first_after(const struct q_ranges *r, uintptr_t addr)
+size_t q_ranges_after(const struct q_ranges *r, uintptr_t addr)
 {
     size_t lo = 0, hi = r->nr;
 
@@ -240,14 +239,14 @@ static size_t first_after(const struct q_ranges *r, uintptr_t addr)
 
 const struct q_range *q_ranges_find(const struct q_ranges *r, uintptr_t addr)
 {
-    size_t i = first_after(r, addr);
+    size_t i = q_ranges_after(r, addr);
 
     return i < r->nr && r->at[i].start <= addr ? &r->at[i] : NULL;
 }
 
 bool q_ranges_touch(const struct q_ranges *r, uintptr_t start, uintptr_t end)
 {
-    size_t i = first_after(r, start);
+    size_t i = q_ranges_after(r, start);
 
     return i < r->nr && r->at[i].start < end;
 }

@@ -44,11 +44,21 @@ void q_ranges_sort(struct q_ranges *r);
 /* Make room for nr entries in all. */
 bool q_ranges_reserve(struct q_ranges *r, size_t nr);
 
+/* The first stretch that ends after addr; r->nr where none does. */
+size_t q_ranges_after(const struct q_ranges *r, uintptr_t addr);
+
 /* The stretch that holds addr; NULL where none does. */
 const struct q_range *q_ranges_find(const struct q_ranges *r, uintptr_t addr);
 
 /* Whether any stretch touches [start, end). */
 bool q_ranges_touch(const struct q_ranges *r, uintptr_t start, uintptr_t end);
+
+/*
+ * maps.c: writable mappings of the process within [start, end), as the kernel
+ * has them now, ascending. How many; 0 also where there are more than room, or
+ * no /proc.
+ */
+size_t q_mappings(uintptr_t start, uintptr_t end, struct q_range *at, size_t room);
 
 void q_ranges_free(struct q_ranges *r);
 

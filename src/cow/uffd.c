@@ -5,8 +5,11 @@
 #include <fcntl.h>
 #include <time.h>
 
-#define TRIES 1000   /* EAGAIN means that the address space is changing just now */
-#define PATIENCE 100 /* ms */
+#define TRIES                                                                                      \
+    100000 /* EAGAIN means that the address space is changing just now: some ten seconds */
+#define TRIES_AT_ONCE 1000
+#define PATIENCE 100                /* ms */
+#define LOWEST ((uintptr_t)1 << 20) /* about the first address that may be mapped */
 
 static long ioctl3(int fd, unsigned long request, void *arg)
 {
@@ -77,9 +80,10 @@ bool q_uffd_open(struct q_uffd *u)
     if (fd < 0)
         return refused(u, why_not_open(fd));
     u->fd = (int)fd;
-    api = (struct uffdio_api){.api = UFFD_API,
-                              .features = UFFD_FEATURE_PAGEFAULT_FLAG_WP |
-                                          (u->features & Q_UFFD_WP_UNPOPULATED)};
+    api = (struct uffdio_api){
+        .api = UFFD_API,
+        .features = UFFD_FEATURE_PAGEFAULT_FLAG_WP |
+                    (u->features & (Q_UFFD_WP_UNPOPULATED | UFFD_FEATURE_EVENT_REMAP))};
     if (ioctl3(u->fd, UFFDIO_API, &api) != 0)
         return refused(u, "userfaultfd refused its own features");
     return true;
@@ -88,7 +92,7 @@ bool q_uffd_open(struct q_uffd *u)
 bool q_uffd_ours(const struct q_uffd *u)
 {
     /* Other kinds of files do not know the call (ENOTTY). */
-    return u->fd >= 0 && q_uffd_wake(u, (uintptr_t)1 << 20, (size_t)1 << 20) == 0;
+    return u->fd >= 0 && q_uffd_wake(u, LOWEST, LOWEST) == 0;
 }
 
 void q_uffd_close(struct q_uffd *u)
@@ -105,14 +109,35 @@ long q_uffd_register(const struct q_uffd *u, uintptr_t start, size_t len, uint64
     return ioctl3(u->fd, UFFDIO_REGISTER, &r);
 }
 
+long q_uffd_unregister(const struct q_uffd *u, uintptr_t start, size_t len)
+{
+    struct uffdio_range r = {start, len};
+
+    return ioctl3(u->fd, UFFDIO_UNREGISTER, &r);
+}
+
+/* Try again while an mremap() is going on (EAGAIN), but not for ever. */
+static bool again(long ret, int *tries)
+{
+    struct timespec little = {.tv_nsec = 100000};
+
+    if ((ret != -EAGAIN && ret != -EINTR) || ++*tries > TRIES)
+        return false;
+    if (*tries > TRIES_AT_ONCE)
+        q_arch_syscall6(SYS_nanosleep, (long)&little, 0, 0, 0, 0, 0);
+    return true;
+}
+
 long q_uffd_protect(const struct q_uffd *u, uintptr_t start, size_t len, bool on)
 {
     struct uffdio_writeprotect w = {.range = {start, len},
                                     .mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0};
-    long ret = -EAGAIN;
+    int tries = 0;
+    long ret;
 
-    for (int i = 0; i < TRIES && (ret == -EAGAIN || ret == -EINTR); i++)
+    do
         ret = ioctl3(u->fd, UFFDIO_WRITEPROTECT, &w);
+    while (again(ret, &tries));
     return ret;
 }
 
@@ -135,10 +160,12 @@ long q_uffd_fill(const struct q_uffd *u, uintptr_t at, const void *src)
 {
     struct uffdio_copy c = {.dst = at, .src = (uintptr_t)src, .len = q_page_size()};
     struct uffdio_zeropage z = {.range = {at, q_page_size()}};
-    long ret = -EAGAIN;
+    int tries = 0;
+    long ret;
 
-    for (int i = 0; i < TRIES && (ret == -EAGAIN || ret == -EINTR); i++)
+    do
         ret = src != NULL ? ioctl3(u->fd, UFFDIO_COPY, &c) : ioctl3(u->fd, UFFDIO_ZEROPAGE, &z);
+    while (again(ret, &tries));
     return ret;
 }
 
@@ -155,4 +182,11 @@ long q_uffd_wake(const struct q_uffd *u, uintptr_t at, size_t len)
         ret = ioctl3(u->fd, UFFDIO_WAKE, &r);
     }
     return ret;
+}
+
+void q_uffd_wake_all(const struct q_uffd *u)
+{
+    for (unsigned bits = 56; bits > 30; bits--)
+        if (q_uffd_wake(u, LOWEST, ((size_t)1 << bits) - 2 * LOWEST) == 0)
+            return; /* the first that is not above the end of the address space */
 }

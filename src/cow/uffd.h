@@ -31,6 +31,8 @@ bool q_uffd_ours(const struct q_uffd *u);
 /* mode: UFFDIO_REGISTER_MODE_* */
 long q_uffd_register(const struct q_uffd *u, uintptr_t start, size_t len, uint64_t mode);
 
+long q_uffd_unregister(const struct q_uffd *u, uintptr_t start, size_t len);
+
 /* Protect, or un-protect and wake who waits. */
 long q_uffd_protect(const struct q_uffd *u, uintptr_t start, size_t len, bool on);
 
@@ -46,5 +48,8 @@ long q_uffd_fill(const struct q_uffd *u, uintptr_t at, const void *src);
 
 /* Wake who waits for a page without filling it; what it does then is its own affair. */
 long q_uffd_wake(const struct q_uffd *u, uintptr_t at, size_t len);
+
+/* Wake everybody who waits for any page. */
+void q_uffd_wake_all(const struct q_uffd *u);
 
 #endif

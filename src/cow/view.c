@@ -53,6 +53,9 @@ bool q_view_fault(uintptr_t at)
         return false;
     uintptr_t addr = at - (uintptr_t)s->view + lowest(s);
     bool inside = q_ranges_find(&s->ranges, addr) != NULL;
+    if (inside && s->method == QUIRE_SNAPSHOT_BY_PROTECTION && q_sweep_away(addr, 1) &&
+        q_sweep_want_elsewhere(addr))
+        return true;
     int error = inside ? q_snapshot_copy(s, addr, page, q_page_size()) : 0;
     if (error != 0) {
         close_page(s, at, error);
@@ -92,7 +95,7 @@ static int make_view(struct quire_snapshot *s)
     q_lock(&q_store.lock);
     s->next_view = q_cow.views;
     q_cow.views = s;
-    q_unlock(&q_store.lock);
+    q_store_unlock();
     q_signals_restore(mask);
     return 0;
 }
@@ -108,7 +111,7 @@ void q_view_end(struct quire_snapshot *s)
             break;
         }
     }
-    q_unlock(&q_store.lock);
+    q_store_unlock();
     q_munmap(s->view_map, s->view_bytes);
     s->view = NULL;
 }
