@@ -121,8 +121,8 @@ long q_cow_pread(int fd, void *to, size_t len, uint64_t at);
 /* fault.c: the handler's loop. It ends where the descriptor is no good any more. */
 void q_cow_serve(int fd, unsigned place);
 
-/* The same once, for what others left behind. */
-void q_cow_serve_left(void);
+/* fault.c: what was left in the boxes is asked for again by who waits. */
+void q_cow_wake_left(void);
 
 /* keeper.c: the loop of the thread that looks after the handlers. */
 void q_cow_keep(void);

@@ -259,9 +259,18 @@ static void serve_all(int tid)
     }
 }
 
-void q_cow_serve_left(void)
+/* Not by copying: what may kill a handler must leave the sweeper. */
+void q_cow_wake_left(void)
 {
-    serve_all((int)q_arch_syscall6(SYS_gettid, 0, 0, 0, 0, 0, 0));
+    uintptr_t page;
+    bool write;
+
+    while (q_inbox_any() && q_trylock(&q_store.lock)) {
+        while (q_inbox_next(&page, &write))
+            q_uffd_wake(&q_cow.uffd, page, q_page_size());
+        q_unlock(&q_store.lock);
+        atomic_thread_fence(memory_order_seq_cst); /* as in q_store_unlock() */
+    }
 }
 
 static void post(unsigned place, const struct uffd_msg *m)

@@ -8,7 +8,7 @@
  *
  *   handler 0 -> [ fault fault ] \
  *   handler 1 -> [ fault       ]  > the one that gets the lock; else, when the
- *   handler 2 -> [             ] /  holder goes, the sweeper (q_store_unlock)
+ *   handler 2 -> [             ] /  holder goes, the sweeper has them ask again (q_store_unlock)
  *
  * Each box has one writer; readers hold q_store.lock.
  */

@@ -82,7 +82,8 @@ static unsigned look_after_handlers(void)
     atomic_store_explicit(&q_cow.serving, 0, memory_order_relaxed);
     if (left == 0) {
         q_cow_mark_lost(EIO);
-        q_uffd_close(&q_cow.uffd); /* opens everything: nobody is reading from it */
+        q_uffd_close(&q_cow.uffd); /* and the sweeper closes its own: that opens everything */
+        q_sweep_ring();
         q_cow.uffd.refuse = "the threads that serve first writes were killed";
     }
     q_cow_lose(EIO);
@@ -102,12 +103,16 @@ static unsigned count_threads(void)
     return (unsigned)st.st_nlink - 2;
 }
 
-/* Whether the process is its ended main thread and ours: handlers, sweeper, keeper. Such a thread has no program any more. */
+/*
+ * Whether the process is its ended main thread, which has no program file any
+ * more, and ours: handlers, keeper, and the sweeper, who ends with the descriptor.
+ */
 static bool program_is_gone(unsigned handlers)
 {
+    unsigned ours = handlers + 1 + (q_cow.uffd.fd >= 0);
     char c;
 
-    return count_threads() == handlers + 3 &&
+    return count_threads() == ours + 1 &&
            q_arch_syscall6(SYS_readlinkat, AT_FDCWD, (long)"/proc/self/exe", (long)&c, 1, 0, 0) ==
                -ENOENT;
 }

@@ -18,6 +18,8 @@
 #define ZONES (Q_MAX_NODES * Q_NR_ZONES)
 #define REGIONS 64u
 #define WANTED 64u
+#define SPARE 64u /* pages, each a mapping */
+#define TRIES 3u
 
 enum state { HERE, AWAY, MOVING };
 
@@ -32,6 +34,7 @@ static struct region planned[REGIONS]; /* end: where the mapping ends */
 static unsigned nr_planned;
 static struct q_range reserved[ZONES];
 static unsigned nr_reserved;
+static char *spare;
 static struct region region[REGIONS];
 static _Atomic unsigned nr_regions;
 static _Atomic uint8_t *state;          /* of each piece of the window */
@@ -40,6 +43,7 @@ static _Atomic uint32_t away;           /* pieces not HERE; a futex */
 static _Atomic uint32_t bell;           /* a futex */
 static _Atomic bool others_wait;        /* for a piece, at other addresses: views */
 static _Atomic uint32_t wanted[WANTED]; /* pieces that are waited for, + 1 */
+static _Atomic bool put_off;            /* some that were claimed are away again */
 static uint32_t nr_wanted;              /* under q_store.lock */
 
 bool q_sweep_pending(void)
@@ -93,6 +97,29 @@ static size_t used_bytes(const struct q_zone *zone)
     return q_align_up((zone->frontier - zone->start_pfn) << q_page_shift, PIECE);
 }
 
+/*
+ * Moving pieces takes a few mappings more than there were, and a process that
+ * has used up its number (vm.max_map_count) must get its memory back all the
+ * same. So some are held ready: pages that cannot be one mapping.
+ */
+static bool hold_spare(void)
+{
+    size_t page = q_page_size();
+
+    if (spare == NULL)
+        spare = q_mmap(NULL, SPARE * page, PROT_NONE, MAP_NORESERVE);
+    bool ok = spare != NULL;
+    for (size_t i = 0; ok && i < SPARE; i += 2)
+        ok = q_mprotect(spare + i * page, page, PROT_READ) == 0;
+    return ok;
+}
+
+static void release_spare(void)
+{
+    /* One mapping again. */
+    q_mprotect(spare, SPARE * q_page_size(), PROT_NONE);
+}
+
 /* Plan a zone, mapping by mapping. Without its lock: it may have grown by the time of the cut. */
 static void plan(const struct q_zone *zone)
 {
@@ -127,7 +154,7 @@ void q_sweep_prepare(void)
     if (state == NULL)
         state = q_mmap(NULL, q_align_up(q_mem.size / PIECE, q_page_size()), PROT_READ | PROT_WRITE,
                        MAP_NORESERVE);
-    if (state == NULL)
+    if (state == NULL || !hold_spare())
         return;
     for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++)
         for (unsigned type = 0; type < Q_NR_ZONES; type++)
@@ -213,6 +240,8 @@ void q_sweep_start(bool moved)
     nr_planned = nr_reserved = 0;
     if (q_sweep_pending())
         q_sweep_ring();
+    else if (spare != NULL)
+        release_spare();
 }
 
 /* --- the sweep ------------------------------------------------------------------------------- */
@@ -261,19 +290,35 @@ static void nap(void)
     q_arch_syscall6(SYS_nanosleep, (long)&ms, 0, 0, 0, 0, 0);
 }
 
+static bool move_back(uintptr_t from, uintptr_t at)
+{
+    for (unsigned i = 0; i < TRIES; i++) {
+        if (q_arch_syscall6(SYS_mremap, (long)from, PIECE, PIECE, MREMAP_MAYMOVE | MREMAP_FIXED,
+                            (long)at, 0) == (long)at)
+            return true;
+        release_spare();
+    }
+    return false;
+}
+
 /* A piece that the caller has claimed. */
 static void bring_back(size_t piece)
 {
     uintptr_t at = q_mem.base + piece * PIECE;
     const struct region *r = find(at);
-    uintptr_t from = r->shadow + (at - r->start);
     bool guarded = protect_piece(r, at);
-    if (!guarded)
+
+    if (!guarded) {
         lose_all();
-    /* It must come back: the kernel may lack room for a mapping more, for a while. */
-    while (q_arch_syscall6(SYS_mremap, (long)from, PIECE, PIECE, MREMAP_MAYMOVE | MREMAP_FIXED,
-                           (long)at, 0) != (long)at)
+        release_spare();
+    }
+    if (!move_back(r->shadow + (at - r->start), at)) {
+        /* Later, when others are back: in order they need no mapping more. */
+        atomic_store_explicit(&state[piece], AWAY, memory_order_release);
+        atomic_store_explicit(&put_off, true, memory_order_relaxed);
         nap();
+        return;
+    }
     if (!guarded) /* for the next cut */
         q_uffd_register(&q_cow.uffd, at, PIECE, UFFDIO_REGISTER_MODE_WP);
     /* Release, both: who finds it here may use the memory. */
@@ -338,8 +383,12 @@ static bool bring_next(void)
     for (;;) {
         uintptr_t at = nth(atomic_fetch_add_explicit(&next, 1, memory_order_acquire));
 
-        if (at == 0)
-            return false;
+        if (at == 0) {
+            if (!atomic_exchange_explicit(&put_off, false, memory_order_relaxed))
+                return false;
+            atomic_store_explicit(&next, 0, memory_order_release); /* once more, in order */
+            continue;
+        }
         if (claim(piece_of(at))) {
             bring_back(piece_of(at));
             return true;
@@ -378,18 +427,22 @@ void q_sweep_finish(void)
     uint32_t left;
     while ((left = atomic_load_explicit(&away, memory_order_acquire)) != 0)
         q_futex(&away, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, left);
+    release_spare();
 }
 
-_Noreturn void q_sweep_loop(void)
+void q_sweep_loop(void)
 {
-    for (;;) {
+    struct q_uffd own = {.fd = q_cow.uffd.fd};
+
+    while (q_cow.uffd.fd == own.fd) {
         /* Acquire: pairs with q_sweep_ring(). */
         uint32_t heard = atomic_load_explicit(&bell, memory_order_acquire);
 
-        q_cow_serve_left();
-        if (!bring_next())
+        q_cow_wake_left();
+        if (!bring_next() && q_cow.uffd.fd == own.fd)
             q_futex(&bell, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, heard);
     }
+    q_uffd_close(&own); /* as the keeper did: the last one opens everything */
 }
 
 void q_sweep_forget(void)

@@ -17,7 +17,7 @@
  *   AWAY --claim--> MOVING --mremap--> HERE
  *
  * Whoever claims a piece brings it back: the sweeper, a thread that does this
- * and serves faults that the holders of q_store.lock left behind (inbox.h);
+ * and sees to the faults that holders of q_store.lock left behind (inbox.h);
  * and whoever needs the sweep to be over: fork, the next cut, release,
  * restore.
  *
@@ -68,8 +68,8 @@ bool q_sweep_want_elsewhere(uintptr_t addr);
 /* Ring the sweeper's bell: there is something to do. */
 void q_sweep_ring(void);
 
-/* The sweeper's loop. */
-_Noreturn void q_sweep_loop(void);
+/* The sweeper's loop, until the keeper closes the descriptor. */
+void q_sweep_loop(void);
 
 /* In a forked child. */
 void q_sweep_forget(void);

@@ -105,7 +105,8 @@ class Runner:
 
 
 def the_other_form(name, error):
-    return fail_in_a_storm if error in TRANSIENT or name in NOT_FOR_GOOD else fail_for_good
+    for_a_while = error in TRANSIENT or name in NOT_FOR_GOOD
+    return fail_in_a_storm if for_a_while else fail_for_good
 
 
 def describe(status):
@@ -172,7 +173,10 @@ def main():
     parser.add_argument("--only", metavar="CALL", help="only this kind of call, by name")
     parser.add_argument("--nulls", type=int, default=2,
                         help="allocations that one failed call may make fail (default: 2)")
+    parser.add_argument("--not-for-good", metavar="CALL", action="append", default=[],
+                        help="nor this kind of call, without which memory stays where it is")
     options = parser.parse_args()
+    NOT_FOR_GOOD.update(options.not_for_good)
     if options.object is None:
         options.object = os.path.basename(os.path.realpath(options.lib))
     runner = Runner(options)

@@ -209,6 +209,19 @@ static void another_user(void)
     quire_snapshot_release(s);
 }
 
+enum { MANY_BLOCKS = 600, BLOCK = 100000 };
+
+static char **many_blocks(void)
+{
+    char **block = outside(MANY_BLOCKS * sizeof(*block));
+
+    for (int i = 0; i < MANY_BLOCKS; i++) {
+        block[i] = malloc(BLOCK);
+        memset(block[i], i, BLOCK);
+    }
+    return block;
+}
+
 /* One page in two of a large mapping is made read-only, until the kernel has no room for another. */
 static size_t use_up_mappings(char *map, size_t pages)
 {
@@ -219,7 +232,7 @@ static size_t use_up_mappings(char *map, size_t pages)
     return at;
 }
 
-static void mappings_used_up(void)
+static void use_mappings_up(unsigned flags)
 {
     enum { MANY = 1 << 18 };
     char *map = outside((size_t)MANY * PAGE), *p = malloc(BYTES), c;
@@ -230,13 +243,14 @@ static void mappings_used_up(void)
     memset(p, 1, BYTES);
     for (size_t spare = 0; spare < 24; spare++) {
         errno = 0;
-        quire_snapshot_t *s = quire_snapshot_take(NULL, 0);
+        quire_snapshot_t *s = quire_snapshot_take(NULL, flags);
         CHECK(s != NULL || errno == ENOMEM || errno == EAGAIN, "%zu spare: errno %d", spare, errno);
         memset(p, (int)spare + 2, BYTES);
         if (s != NULL) {
             ptrdiff_t distance;
-            CHECK(quire_snapshot_read(s, p + 7 * PAGE, &c, 1) == 1 && c == (char)(spare + 1));
-            if (quire_snapshot_view(s, &distance) == 0)
+            bool ok = quire_snapshot_read(s, p + 7 * PAGE, &c, 1) == 1;
+            CHECK(ok ? c == (char)(spare + 1) : errno == EIO, "%d, errno %d", c, errno);
+            if (ok && quire_snapshot_view(s, &distance) == 0)
                 CHECK(p[distance + 9 * PAGE] == (char)(spare + 1));
             CHECK(quire_snapshot_release(s) == 0);
             taken++;
@@ -250,6 +264,78 @@ static void mappings_used_up(void)
         mprotect(map + end * PAGE, PAGE, PROT_READ | PROT_WRITE);
     }
     CHECK(taken > 0, "never was there enough");
+}
+
+static void mappings_used_up(void)
+{
+    use_mappings_up(0);
+}
+
+static void mappings_used_up_lazily(void)
+{
+    many_blocks();
+    use_mappings_up(QUIRE_SNAPSHOT_LAZY);
+}
+
+/* What was moved aside comes back, whoever is killed, whatever is closed. */
+static void check_blocks(char **block)
+{
+    for (int i = 0; i < MANY_BLOCKS; i++)
+        CHECK(block[i][0] == (char)i && block[i][BLOCK - 1] == (char)i, "block %d", i);
+}
+
+static void killed_while_lazy(void)
+{
+    char **block = many_blocks(), c;
+
+    take_protected();
+    kill_at(SYS_process_vm_writev);
+    for (int round = 0; round < 3; round++) {
+        quire_snapshot_t *s = take(QUIRE_SNAPSHOT_LAZY);
+        for (int i = 0; i < MANY_BLOCKS; i++)
+            block[i][50000] = 1;
+        check_blocks(block);
+        CHECK(quire_snapshot_read(s, block[9], &c, 1) == 1 ? c == 9 : errno == EIO);
+        CHECK(quire_snapshot_release(s) == 0);
+    }
+    check_blocks(block);
+}
+
+static void closed_while_lazy(void)
+{
+    char **block = many_blocks(), c;
+
+    quire_snapshot_release(take_protected());
+    quire_snapshot_t *s = take(QUIRE_SNAPSHOT_LAZY);
+    close_all();
+    for (int i = 0; i < MANY_BLOCKS; i++)
+        block[i][50000] = 1;
+    check_blocks(block);
+    for (int i = 0; i < MANY_BLOCKS; i++)
+        CHECK(quire_snapshot_read(s, block[i] + 50000, &c, 1) == 1 && c == (char)i, "block %d", i);
+    CHECK(quire_snapshot_release(s) == 0);
+    check_blocks(block);
+}
+
+static void view_while_lazy(void)
+{
+    char **block = many_blocks();
+    ptrdiff_t distance;
+    int bad = 0;
+
+    quire_snapshot_release(take_protected());
+    for (int round = 0; round < 10; round++) {
+        quire_snapshot_t *s = take(QUIRE_SNAPSHOT_LAZY);
+        REQUIRE(quire_snapshot_view(s, &distance) == 0, "errno %d", errno);
+        for (int i = MANY_BLOCKS - 1; i >= 0; i--) {
+            bad += (block[i] + distance)[100] != (char)(i + round);
+            block[i][100]++;
+            bad += (block[i] + distance)[100] != (char)(i + round);
+        }
+        CHECK(quire_snapshot_release(s) == 0);
+    }
+    CHECK(bad == 0, "%d bytes differ", bad);
+    check_blocks(block);
 }
 
 static _Atomic bool stop;
@@ -302,7 +388,7 @@ static void *leaver(void *arg)
 }
 
 /* System calls that write to the heap, threads that end, and signals, while snapshots come and go. */
-static void calls_into_the_heap(void)
+static void call_into_the_heap(unsigned flags)
 {
     char path[] = "/tmp/quire-calls-XXXXXX", text[1000];
     int file = mkstemp(path);
@@ -313,7 +399,7 @@ static void calls_into_the_heap(void)
     for (int i = 0; i < 3; i++)
         REQUIRE(pthread_create(&readers[i], NULL, reader, (void *)(intptr_t)file) == 0);
     for (int i = 0; i < 300; i++) {
-        quire_snapshot_t *s = take(0);
+        quire_snapshot_t *s = take(flags);
         REQUIRE(pthread_create(&thread, NULL, leaver, NULL) == 0);
         usleep(500);
         pthread_join(thread, NULL);
@@ -325,6 +411,17 @@ static void calls_into_the_heap(void)
     CHECK(calls > 0);
 }
 
+static void calls_into_the_heap(void)
+{
+    call_into_the_heap(0);
+}
+
+static void calls_lazily(void)
+{
+    many_blocks();
+    call_into_the_heap(QUIRE_SNAPSHOT_LAZY);
+}
+
 static const struct conform_case cases[] = {
     {"the main thread ends", main_thread_ends, 60},
     {"an unreadable page in a view", unreadable_page_in_a_view, 60},
@@ -332,6 +429,11 @@ static const struct conform_case cases[] = {
     {"handlers killed", handlers_killed, 120},
     {"another user", another_user, 60},
     {"mappings used up", mappings_used_up, 120},
+    {"mappings used up, lazily", mappings_used_up_lazily, 120},
+    {"handlers killed, lazily", killed_while_lazy, 120},
+    {"descriptors closed, lazily", closed_while_lazy, 120},
+    {"a view, lazily", view_while_lazy, 120},
+    {"calls into the heap, lazily", calls_lazily, 120},
     {"calls into the heap", calls_into_the_heap, 120},
 };
 
