@@ -10,6 +10,7 @@
  * randomness is drawn before the first allocation. With MAPS the program leaves a copy of its
  * memory map there, as the script needs to know where the library lay.
  */
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <semaphore.h>
@@ -18,6 +19,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "quire/heap.h"
+#include "quire/slab.h"
 
 #define BATCH 100
 #define LIVE 1000
@@ -166,6 +170,63 @@ static void cross_thread(long loops)
     pthread_join(thread, NULL);
 }
 
+/* What only quire has; looked up, so that the program runs under any allocator. */
+static struct {
+    struct quire_cache *(*create)(const char *name, size_t size, size_t align, unsigned flags,
+                                  void (*ctor)(void *object));
+    void *(*alloc)(struct quire_cache *cache);
+    void (*free)(struct quire_cache *cache, void *object);
+} caches;
+
+static struct quire_cache *cache_of_64(void)
+{
+    *(void **)&caches.create = need(dlsym(RTLD_DEFAULT, "quire_cache_create"));
+    *(void **)&caches.alloc = need(dlsym(RTLD_DEFAULT, "quire_cache_alloc"));
+    *(void **)&caches.free = need(dlsym(RTLD_DEFAULT, "quire_cache_free"));
+    return need(caches.create("instr", 64, 0, 0, NULL));
+}
+
+static void cache_64(long loops)
+{
+    struct quire_cache *cache = cache_of_64();
+
+    while (loops--) {
+        sink = need(caches.alloc(cache));
+        caches.free(cache, sink);
+    }
+}
+
+static void cache_batch(long loops)
+{
+    static void *objects[BATCH];
+    struct quire_cache *cache = cache_of_64();
+
+    while (loops--) {
+        for (int i = 0; i < BATCH; i++)
+            objects[i] = need(caches.alloc(cache));
+        for (int i = 0; i < BATCH; i++)
+            caches.free(cache, objects[i]);
+    }
+}
+
+static void heap_64(long loops)
+{
+    struct quire_heap *(*create)(const struct quire_heap_attr *attr);
+    void *(*alloc)(struct quire_heap * heap, size_t size);
+    void (*give)(struct quire_heap * heap, void *block);
+    struct quire_heap_attr attr = {.flags = QUIRE_HEAP_SINGLE};
+
+    *(void **)&create = need(dlsym(RTLD_DEFAULT, "quire_heap_create"));
+    *(void **)&alloc = need(dlsym(RTLD_DEFAULT, "quire_heap_alloc"));
+    *(void **)&give = need(dlsym(RTLD_DEFAULT, "quire_heap_free"));
+    struct quire_heap *heap = need(create(&attr));
+
+    while (loops--) {
+        sink = need(alloc(heap, 64));
+        give(heap, sink);
+    }
+}
+
 static const struct {
     const char *name;
     void (*run)(long loops);
@@ -184,6 +245,9 @@ static const struct {
     {"aligned-64", aligned_64, 1, 10000, 60000, "aligned_alloc(64, 192), free"},
     {"cross-64", cross_thread, BATCH, 200, 1200,
      "100 malloc(64), freed in another thread, per pair"},
+    {"cache-64", cache_64, 1, 10000, 60000, "quire_cache_alloc of 64 bytes, quire_cache_free"},
+    {"cache-batch", cache_batch, BATCH, 200, 1200, "100 of the same, then 100 frees, per pair"},
+    {"heap-64", heap_64, 1, 10000, 60000, "quire_heap_alloc of 64 bytes, quire_heap_free"},
 };
 
 #define CASES (sizeof(cases) / sizeof(cases[0]))

@@ -194,6 +194,8 @@ def main():
     if unknown:
         sys.exit(f"instructions: there is no case {', '.join(sorted(unknown))}; --list shows them")
     cases = [case for case in cases if not options.cases or case[0] in options.cases]
+    if options.lib:  # another allocator has neither
+        cases = [case for case in cases if not case[0].startswith(("cache-", "heap-"))]
     if not shutil.which("valgrind"):
         print("skipped: valgrind is not installed (Debian package valgrind)")
         return SKIP

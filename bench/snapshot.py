@@ -1,93 +1,177 @@
 #!/usr/bin/env python3
 """Snapshots against fork: each row with its target, and whether it is met.
 
-    ./dev bench snapshot [--quick] [--program FILE]
+    ./dev bench snapshot [--quick] [--html FILE] [--no-redis] [--program FILE]
 
---quick: heaps of 256 MiB and 1 GiB; otherwise 4 GiB as well. Heaps in 4 KiB pages (huge:off) and in
-huge pages (huge:on). Both sides of a ratio come from the same run of the same program.
+--quick: heaps of 256 MiB and 1 GiB, in five minutes at most; otherwise 4 GiB as well. Heaps in 4 KiB
+pages (huge:off) and in huge pages (huge:on). Both sides of a ratio come from the same run. Then fork()
+of an unchanged program, and of redis-server, under each allocator. The page has the same tables, and
+how long a writer's writes took while the heap was saved.
 """
 import argparse
 import os
 import pathlib
 import subprocess
 import sys
+import tempfile
+from types import SimpleNamespace
+
+import bgsave
+from harness import machine, peers, snapshots
+from harness.process import find_program
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+HOT_PAGES = 100
+# the heap that going back was specified for
+ROLLBACK_MIB = 512
+READY_MS = 30
 
 
-def measure(program, mib, huge):
+def measure(program, mib, huge, *words):
     env = {**os.environ, "QUIRE_CONF": "huge:on" if huge else "huge:off"}
-    done = subprocess.run([program, str(mib)], env=env, capture_output=True, text=True, timeout=600,
-                          check=True)
-    return {name: float(value) for name, value in map(str.split, done.stdout.splitlines())}
+    done = subprocess.run([program, str(mib), *words], env=env, capture_output=True, text=True,
+                          timeout=900, check=True)
+    found = {"histogram": {}}
+    for line in done.stdout.splitlines():
+        words = line.split()
+        if words[0] == "histogram":
+            found["histogram"].setdefault(words[1], []).append((float(words[2]), int(words[3])))
+        else:
+            found[words[0]] = float(words[1])
+    return found
 
 
-def row(what, ours, theirs, target):
-    ratio = ours / theirs
-    verdict = "met" if ratio <= target else "not met"
-    print(f"  {what:<58} {ours:>11.2f} {theirs:>11.2f}  1/{theirs / ours:<7.1f} "
-          f"{target:>7.4f}  {verdict}", flush=True)
-    return ratio <= target
+class Table:
+    """Rows as they are printed, kept for the page."""
+
+    def __init__(self, title, ours="quire", theirs="fork"):
+        self.title, self.rows = title, []
+        print(f"{title:<62} {ours:>11} {theirs:>11}  ratio        target", flush=True)
+
+    def _add(self, what, ours, theirs, ratio, target, met):
+        verdict = "met" if met else "not met"
+        self.rows.append((what, ours, theirs, ratio, target, verdict))
+        print(f"  {what:<60} {ours:>11} {theirs:>11}  {ratio:<9} {target:>9}  {verdict}", flush=True)
+
+    def ratio(self, what, ours, theirs, target):
+        """At most `target` times as much as theirs."""
+        shown = f"1/{theirs / ours:.1f}" if ours < theirs else f"{ours / theirs:.2f}"
+        wanted = f"1/{1 / target:.0f}" if target < 0.2 else f"{target:g}"
+        self._add(what, f"{ours:.2f}", f"{theirs:.2f}", shown, wanted, ours <= theirs * target)
+
+    def limit(self, what, value, limit):
+        self._add(what, f"{value:.2f}", "", "", f"{limit:.2f}", value <= limit)
+
+    def lacking(self, what, target):
+        self._add(what, "not there", "", "", target, False)
 
 
-def row_of_limit(what, value, limit):
-    verdict = "met" if value <= limit else "not met"
-    print(f"  {what:<58} {value:>11.2f} {'':>11}  {'':>9} {limit:>7.2f}  {verdict}", flush=True)
-    return value <= limit
-
-
-def report(mib, small, huge):
+def heap_table(mib, small, huge):
     """small, huge: what was measured of the heap in 4 KiB pages, and in huge pages."""
-    print(f"{mib} MiB {'':<52} quire        fork      ratio    target")
-    rows = [
-        ("pause, us: huge pages, against fork in 4 KiB pages", huge["pause"],
-         small["pause_fork"], 1 / 200),
-        ("pause, us: huge pages, against fork in huge pages", huge["pause"],
-         huge["pause_fork"], 1 / 6),
-        ("pause, us: 4 KiB pages, at once", small["pause"], small["pause_fork"], 1),
-        ("pause, us: 4 KiB pages, lazily (target is for 4 GiB)", small["pause_lazy"],
-         small["pause_fork"], 1 / 25),
-    ]
+    table = Table(f"heap of {mib} MiB")
+    table.ratio("pause, us: huge pages, against fork in 4 KiB pages", huge["pause"],
+                small["pause_fork"], 1 / 200)
+    table.ratio("pause, us: huge pages, against fork in huge pages", huge["pause"],
+                huge["pause_fork"], 1 / 6)
+    lazy = small["pause_lazy"]
+    table.ratio("pause, us: 4 KiB pages (target is for 4 GiB)" if lazy < 0 else
+                "pause, us: 4 KiB pages, constant-time cut (target: 4 GiB)",
+                small["pause"] if lazy < 0 else lazy, small["pause_fork"], 1 / 25)
     for name, run in (("4 KiB", small), ("huge", huge)):
-        rows += [
-            (f"first write, dense, us a page: {name}", run["dense"], run["dense_fork"], 0.3),
-            (f"first write, sparse, us a page: {name}", run["sparse"], run["sparse_fork"], 3),
-            (f"writer's p99.9 while saving, us: {name}", run["writer_p999"],
-             small["writer_fork_p999"], 1 / 20),
-            (f"the same, lazily, us: {name}", run["writer_lazy_p999"], small["writer_fork_p999"],
-             1 / 20),
-            (f"going back, 100 pages anywhere, us a round: {name}", run["rollback"],
-             run["rollback_fork"], 1 / 30),
-            (f"going back, 100 pages, the same, us a round: {name}", run["rollback_hot"],
-             run["rollback_hot_fork"], 1 / 30),
-        ]
-    met = [row(*r) for r in rows]
+        table.ratio(f"first write, dense, us a page: {name}", run["dense"], run["dense_fork"], 0.3)
+        table.ratio(f"first write, sparse, us a page: {name}", run["sparse"], run["sparse_fork"], 3)
+        table.ratio(f"writer's p99.9 while saving, us: {name}, fork in 4 KiB", run["writer_p999"],
+                    small["writer_fork_p999"], 1 / 20)
+        table.limit(f"memory while saving, MiB ({run['save_written_mib']:.0f} MiB written): {name}",
+                    run["save_grown_mib"], run["save_written_mib"] + 0.02 * mib)
+        table.limit(f"bytes that differ from the cut, after {run['save_written_mib']:.0f} MiB of "
+                    f"writes: {name}", run["save_wrong_bytes"], 0)
+        if "map" in run:
+            table.limit(f"load and map: ready in ms: {name}", run["map"] / 1000, READY_MS)
     for name, run in (("4 KiB", small), ("huge", huge)):
-        met.append(row_of_limit(f"going back, us a hot page: {name}", run["rollback_hot"] / 100,
-                                0.5))
-    for name, run in (("4 KiB", small), ("huge", huge)):
-        print(f"  while saving, {name}: {run['writer_copied_mib']:.0f} MiB copied in "
-              f"{run['writer_save_ms']:.0f} ms; writer p50 {run['writer_p50']:.1f} us, "
-              f"max {run['writer_max']:.0f} us (fork: {run['writer_fork_p50']:.1f}, "
-              f"{run['writer_fork_max']:.0f})")
-    return sum(met), len(met)
+        print(f"  {name}: saved in {run['save_ms']:.0f} ms, {run['save_copied_mib']:.0f} MiB copied; "
+              f"an increment of 1 % in {run['increment_ms']:.0f} ms; writer p50 "
+              f"{run['writer_p50']:.1f} us, max {run['writer_max']:.0f} (fork: "
+              f"{run['writer_fork_p50']:.1f}, {run['writer_fork_max']:.0f})")
+    return table
+
+
+def rollback_table(program):
+    table = Table(f"going back, heap of {ROLLBACK_MIB} MiB, {HOT_PAGES} pages a round")
+    for name, huge in (("4 KiB", False), ("huge", True)):
+        run = measure(program, ROLLBACK_MIB, huge, "rollback")
+        table.ratio(f"pages anywhere, us a round: {name}", run["rollback"], run["rollback_fork"],
+                    1 / 30)
+        table.ratio(f"the same pages, us a round: {name}", run["rollback_hot"],
+                    run["rollback_hot_fork"], 1 / 30)
+        table.limit(f"the same pages, us a page: {name}", run["rollback_hot"] / HOT_PAGES, 0.5)
+    return table
+
+
+def fork_table(build, mib):
+    """fork() of a program that knows nothing of quire."""
+    table = Table(f"fork() of an unchanged program, {mib} MiB of small values, us", theirs="other")
+    found, absent = peers.find(build)
+    took = {}
+    for name in ("quire", "glibc", "jemalloc", "mimalloc"):
+        if name in found:
+            done = subprocess.run([os.path.join(build, "bench", "forkpause"), str(mib)],
+                                  env={**os.environ, **found[name].variables()}, check=True,
+                                  capture_output=True, text=True, timeout=300)
+            took[name] = float(done.stdout)
+    for name, us in took.items():
+        if name != "quire":
+            table.ratio(f"against {name}", took["quire"], us, 1 / 30)
+    for line in absent:
+        print(f"  {line}")
+    return table
+
+
+def lacking_table():
+    table = Table("what is not there")
+    table.lacking("first write, opt-in heap with SIGBUS", "2")
+    table.lacking("first write, explicit touch", "0.7")
+    return table
+
+
+def redis(build, quick):
+    with tempfile.TemporaryDirectory(prefix="quire-bgsave-") as work:
+        rows = bgsave.compare((1 << 30) // bgsave.KEY_BYTES, 1, 1 if quick else 2, 30, build, work)
+    return SimpleNamespace(title="redis-server, BGSAVE of 1 GiB of small values", rows=rows)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--program", default=ROOT / "build/release/bench/snapshot")
+    parser.add_argument("--build", default=str(ROOT / "build/release"))
+    parser.add_argument("--program", help="bench/snapshot of another build")
     parser.add_argument("--mib", type=int, action="append", help="heap sizes instead of those")
+    parser.add_argument("--html", default=str(ROOT / "bench/results/snapshot.html"), metavar="FILE",
+                        help="where the page goes (bench/results/snapshot.html)")
+    parser.add_argument("--no-redis", action="store_true", help="leave redis-server out")
     args = parser.parse_args()
-    met = rows = 0
+    program = args.program or os.path.join(args.build, "bench", "snapshot")
+    facts = machine.one_line(machine.describe())
+    print(facts)
+    tables, runs = [], []
     for mib in args.mib or ([256, 1024] if args.quick else [256, 1024, 4096]):
-        small, huge = (measure(args.program, mib, huge) for huge in (False, True))
+        small, huge = (measure(program, mib, huge) for huge in (False, True))
         if small["method"] != 1:
             sys.exit("snapshots are not made by write protection here: see `quire doctor`")
-        got, all_rows = report(mib, small, huge)
-        met, rows = met + got, rows + all_rows
-    print(f"{met} of {rows} met")
+        tables.append(heap_table(mib, small, huge))
+        runs.append((mib, small, huge))
+    tables += [rollback_table(program), fork_table(args.build, 1024), lacking_table()]
+    if not args.no_redis and find_program("redis-server"):
+        tables.insert(-1, redis(args.build, args.quick))
+    elif not args.no_redis:
+        print("redis-server: skipped, not installed (Debian package redis-server)")
+    verdicts = [row[-1] for table in tables for row in table.rows]
+    print(f"{verdicts.count('met')} of {len(verdicts)} met")
+    os.makedirs(os.path.dirname(os.path.abspath(args.html)), exist_ok=True)
+    with open(args.html, "w", encoding="utf-8") as file:
+        file.write(snapshots.html(facts, tables, runs))
+    print(f"page: {args.html}")
 
 
 if __name__ == "__main__":

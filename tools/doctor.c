@@ -19,6 +19,8 @@
 #include <unistd.h>
 
 #define WP_UNPOPULATED (1ull << 13)
+#define FORK_SHARED                                                                                \
+    (WP_UNPOPULATED | 1ull << 12 | 1ull << 10) /* protection and minor faults of shmem */
 
 static int problems;
 
@@ -167,6 +169,24 @@ static void check_maps(void)
         advise("vm.max_map_count", count, "as root: sysctl vm.max_map_count=65530");
 }
 
+/* What fork:shared takes beyond write protection; see src/cow/share.c. */
+static void check_fork(bool protection)
+{
+    struct uffdio_api api = {.api = UFFD_API};
+    const char *how;
+    int fd = protection ? open_userfaultfd(&how) : -1;
+    bool ok =
+        fd >= 0 && ioctl(fd, UFFDIO_API, &api) == 0 && (api.features & FORK_SHARED) == FORK_SHARED;
+
+    if (fd >= 0)
+        close(fd);
+    if (ok && access("/proc/self/pagemap", R_OK) == 0)
+        good("quire_fork", "in constant time, with QUIRE_CONF=fork:shared");
+    else
+        advise("quire_fork", "as fork(2)",
+               "userfaultfd, Linux 6.4 and /proc/PID/pagemap are needed");
+}
+
 int cmd_doctor(int argc, char **argv)
 {
     if (argc > 1) {
@@ -184,6 +204,7 @@ int cmd_doctor(int argc, char **argv)
     bool protection = check_protection(), holder = check_holder();
     check_huge();
     check_maps();
+    check_fork(protection);
     if (protection)
         puts("in force: write protection");
     else if (holder)

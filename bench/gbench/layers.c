@@ -9,6 +9,17 @@
  *     run-PAGES           an exact number of pages, the tail given back
  *     object-SIZE         a slab's object popped and freed, off the fast path of malloc()
  *     objects-SIZE        a thousand popped, then freed in the same order
+ *     cache-SIZE          an object of a named cache and back: the fast paths
+ *     caches-SIZE         a thousand taken, then freed in the same order: mostly the slow ones
+ *     arena-SIZE          a block of a program's heap and back
+ *     arenas-BLOCKS       a heap made, so many blocks of 16 to 527 bytes in it, and destroyed
+ *     low-ORDER           one block of zone DMA32, written and back
+ *     locked-ORDER        one block of zone DMA: locked, unlocked, given back to the kernel
+ *     kmap-PAGES          show one of so many pages without addresses and write to it, in turn
+ *     vmap-PAGES          so many of them in a row, from anywhere, and away again
+ *     area-PAGES          memory between guard pages, written at its start, and back
+ *     pin-PAGES           a movable run pinned and unpinned
+ *     compact-PAGES       so many single pages moved out of half-empty pageblocks, per page
  *     mapping-MIB         a block with a mapping of its own, out of the cache and back
  */
 #include "shim.h"
@@ -18,14 +29,23 @@
 #include <unistd.h>
 
 #include "base/opt.h"
+#include "slab/arena.h"
+#include "slab/cache.h"
 #include "slab/slab.h"
 #include "slab/slub.h"
+#include "zone/area.h"
+#include "zone/compact.h"
+#include "zone/highmem.h"
+#include "zone/movable.h"
 #include "zone/page_alloc.h"
+#include "zone/special.h"
 #include "zone/vmalloc.h"
 
 /* blocks at once: more than a per-CPU list keeps */
 #define DEEP 256
 #define OBJECTS 1024
+/* more pages than there are windows */
+#define FAR 2000
 
 static void check(bool good, const char *what)
 {
@@ -103,6 +123,122 @@ static void run(struct shim *shim, size_t nr)
         }
 }
 
+static void special(struct shim *shim, enum q_special kind, size_t order)
+{
+    int error;
+
+    for (size_t n; (n = shim_next(shim));)
+        while (n--) {
+            struct q_page *page =
+                q_special_alloc(kind, (unsigned)order, (size_t)1 << order, false, &error);
+
+            check(page != NULL, "no pages of this zone");
+            *(volatile char *)q_special_address(page) = 1;
+            q_special_free(page);
+        }
+}
+
+static void low(struct shim *shim, size_t order)
+{
+    special(shim, Q_SPECIAL_DMA32, order);
+}
+
+static void locked(struct shim *shim, size_t order)
+{
+    special(shim, Q_SPECIAL_DMA, order);
+}
+
+/* Pages of zone HIGHMEM, for as long as the program lives. */
+static struct q_page *high_page(size_t i)
+{
+    static struct q_page *all[FAR];
+    int error;
+
+    if (all[i] == NULL)
+        all[i] = q_special_alloc(Q_SPECIAL_HIGHMEM, 0, 1, false, &error);
+    check(all[i] != NULL, "no pages of zone HIGHMEM");
+    return all[i];
+}
+
+static void kmap(struct shim *shim, size_t pages)
+{
+    size_t i = 0;
+    int error;
+
+    for (size_t n; (n = shim_next(shim));)
+        while (n--) {
+            struct q_page *page = high_page(i++ % pages);
+            char *bytes = q_kmap(page, &error);
+
+            check(bytes != NULL, "no window");
+            *(volatile char *)bytes = 1;
+            q_kunmap(page);
+        }
+}
+
+static void vmap(struct shim *shim, size_t pages)
+{
+    struct quire_page *some[64];
+    int error;
+
+    for (size_t i = 0; i < pages; i++)
+        some[i] = (struct quire_page *)high_page(i * 7 % FAR);
+    for (size_t n; (n = shim_next(shim));)
+        while (n--) {
+            char *bytes = q_area_map(some, pages, &error);
+
+            check(bytes != NULL, "no area");
+            *(volatile char *)bytes = 1;
+            q_area_done(q_area_remove(bytes, true));
+        }
+}
+
+static void area(struct shim *shim, size_t pages)
+{
+    int error;
+
+    for (size_t n; (n = shim_next(shim));)
+        while (n--) {
+            char *bytes = q_area_alloc(pages << q_page_shift, &error);
+
+            check(bytes != NULL, "no area");
+            *(volatile char *)bytes = 1;
+            q_area_done(q_area_remove(bytes, false));
+        }
+}
+
+static void pin(struct shim *shim, size_t pages)
+{
+    struct q_movable *h = q_movable_alloc(pages, 0);
+    bool lost;
+    void *at;
+
+    check(h != NULL, "no movable run");
+    for (size_t n; (n = shim_next(shim));)
+        while (n--) {
+            check(q_movable_pin(h, &at, &lost) == Q_PIN_OK, "cannot pin");
+            q_movable_unpin(h);
+        }
+    q_movable_free(h);
+}
+
+/* Every second page is freed, what is left is moved together, all is freed. */
+static void compact(struct shim *shim, size_t pages)
+{
+    static struct q_movable *all[1 << 14];
+
+    for (size_t n; (n = shim_next(shim));)
+        for (; n; n -= pages) {
+            for (size_t i = 0; i < pages; i++)
+                check((all[i] = q_movable_alloc(1, 0)) != NULL, "no movable run");
+            for (size_t i = 0; i < pages; i += 2)
+                q_movable_free(all[i]);
+            q_compact();
+            for (size_t i = 1; i < pages; i += 2)
+                q_movable_free(all[i]);
+        }
+}
+
 static void *take(size_t size)
 {
     void *object = q_slub_pop(q_heap_class(q_heap, size));
@@ -139,6 +275,105 @@ static void objects(struct shim *shim, size_t size)
         }
 }
 
+static struct q_cache *make_cache(size_t size)
+{
+    struct q_cache *c = NULL;
+
+    check(q_cache_create("layers", size, 0, 0, NULL, &c) == 0, "no cache");
+    return c;
+}
+
+static void *take_cached(struct q_cache *c)
+{
+    struct q_cache_fault fault;
+    void *object = q_cache_pop(c);
+
+    if (object == NULL)
+        object = q_cache_alloc_slow(c, &fault);
+    check(object != NULL, "no object");
+    *(volatile char *)object = 1;
+    return object;
+}
+
+static void give_cached(struct q_cache *c, void *object)
+{
+    struct q_cache_fault fault = {.result = Q_CACHE_OK};
+
+    if (!q_cache_push(c, object))
+        q_cache_free_slow(c, object, &fault);
+    check(fault.result == Q_CACHE_OK, "an object is not the cache's");
+}
+
+static void end_cache(struct q_cache *c)
+{
+    struct q_leaks leaks;
+
+    check(q_cache_destroy(c, &leaks), "objects are left");
+}
+
+static void cached(struct shim *shim, size_t size)
+{
+    struct q_cache *c = make_cache(size);
+
+    for (size_t n; (n = shim_next(shim));)
+        while (n--)
+            give_cached(c, take_cached(c));
+    end_cache(c);
+}
+
+static void many_cached(struct shim *shim, size_t size)
+{
+    static void *some[OBJECTS];
+    struct q_cache *c = make_cache(size);
+
+    for (size_t n; (n = shim_next(shim));)
+        for (; n; n -= OBJECTS) {
+            for (int i = 0; i < OBJECTS; i++)
+                some[i] = take_cached(c);
+            for (int i = 0; i < OBJECTS; i++)
+                give_cached(c, some[i]);
+        }
+    end_cache(c);
+}
+
+static void arena(struct shim *shim, size_t size)
+{
+    struct q_arena_how how = {.single = true};
+    struct q_arena *a = q_arena_create(&how);
+    struct q_arena_spot spot;
+
+    check(a != NULL, "no heap");
+    for (size_t n; (n = shim_next(shim));)
+        while (n--) {
+            void *object = q_arena_alloc(a, size, 16, false);
+
+            check(object != NULL, "no object");
+            *(volatile char *)object = 1;
+            q_arena_look(object, &spot);
+            q_arena_free(a, object, &spot);
+        }
+    q_arena_destroy(a);
+}
+
+static void arenas(struct shim *shim, size_t blocks)
+{
+    struct q_arena_how how = {.single = true};
+
+    for (size_t n; (n = shim_next(shim));)
+        for (; n; n -= blocks) {
+            struct q_arena *a = q_arena_create(&how);
+
+            check(a != NULL, "no heap");
+            for (size_t i = 0; i < blocks; i++) {
+                void *object = q_arena_alloc(a, 16 + i * 193 % 512, 16, false);
+
+                check(object != NULL, "no object");
+                *(volatile char *)object = 1;
+            }
+            q_arena_destroy(a);
+        }
+}
+
 static void mapping(struct shim *shim, size_t mib)
 {
     for (size_t n; (n = shim_next(shim));)
@@ -165,7 +400,9 @@ static void each(const char *habit, shim_function *function, const size_t *argum
 int main(int argc, char **argv)
 {
     static const size_t orders[] = {0, 1, 2, 3, 4, 6, 9, 0};
-    static const size_t low[] = {0, 2, 4, 0};
+    static const size_t few[] = {0, 2, 4, 0};
+    static const size_t windows[] = {1, 300, FAR, 0};
+    static const size_t rows[] = {1, 16, 64, 0};
     static const size_t pages[] = {9, 33, 300, 0};
     static const size_t sizes[] = {16, 64, 1024, 16384, 0};
     static const size_t mib[] = {8, 64, 0};
@@ -174,11 +411,23 @@ int main(int argc, char **argv)
     shim_register("slab-pages-1", slab_pages, 1, 1, 0);
     shim_register("slab-pages-256", slab_pages, DEEP, DEEP, 0);
     each("pages", pages_pair, orders, 1);
-    each("pages-deep", pages_deep, low, DEEP);
-    each("pages-zero", pages_zero, low, 1);
+    each("pages-deep", pages_deep, few, DEEP);
+    each("pages-zero", pages_zero, few, 1);
+    each("low", low, few, 1);
+    each("locked", locked, few, 1);
+    each("pin", pin, few + 1, 1);
+    shim_register("compact-16384", compact, 1 << 14, 1 << 14, 0);
+    each("kmap", kmap, windows, 1);
+    each("vmap", vmap, rows, 1);
+    each("area", area, rows, 1);
     each("run", run, pages, 1);
     each("object", object, sizes, 1);
     each("objects", objects, sizes, OBJECTS);
+    each("cache", cached, sizes, 1);
+    each("caches", many_cached, sizes, OBJECTS);
+    each("arena", arena, sizes, 1);
+    shim_register("arenas-50", arenas, 50, 50, 0);
+    shim_register("arenas-10000", arenas, 10000, 10000, 0);
     each("mapping", mapping, mib, 1);
     return shim_main(argc, argv);
 }

@@ -95,16 +95,16 @@ def _table(result, others, metric, rows, means):
             f"{_mean_rows(result['summary'][means][metric], others)}</table></div>")
 
 
-def _figures(plots):
+def figures(plots):
     return '<div class="grid-of">' + "".join(
         f"<figure><figcaption>{escape(caption)}</figcaption>{picture}</figure>"
         for caption, picture in plots) + "</div>"
 
 
-def _section(title, words, plots, legend=""):
+def section(title, words, plots, legend=""):
     if not plots:
         return ""
-    return f"<section><h2>{title}</h2><p>{words}</p>{legend}{_figures(plots)}</section>"
+    return f"<section><h2>{title}</h2><p>{words}</p>{legend}{figures(plots)}</section>"
 
 
 def _tables(result, others):
@@ -146,16 +146,16 @@ def html(result):
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>Allocators compared</title><style>{STYLE}</style></head><body>",
         f"<h1>Allocators compared</h1>{_facts(result)}{look.legend()}",
-        _section("On the whole", "Geometric means over all workloads and programs in which every "
+        section("On the whole", "Geometric means over all workloads and programs in which every "
                  "allocator took part, with 95 % intervals.", charts.means(result, look)),
-        _section("Time against memory", "Each at its median, relative to glibc, which is at 1, 1. "
+        section("Time against memory", "Each at its median, relative to glibc, which is at 1, 1. "
                  "Left is faster, down is smaller.", charts.time_and_memory(result, look)),
-        _section("More threads", "Throughput; 1 is what glibc does with the fewest threads.",
+        section("More threads", "Throughput; 1 is what glibc does with the fewest threads.",
                  charts.scaling(result, look)),
-        _section("Memory over time", "Resident memory of all processes, in a run that was watched "
+        section("Memory over time", "Resident memory of all processes, in a run that was watched "
                  "and not timed. Where several share pages, the sum of their proportional shares.", charts.over_time(result, look)),
         _tables(result, others),
-        _section("All runs", "One mark per run, the stroke is the median; relative to glibc's "
+        section("All runs", "One mark per run, the stroke is the median; relative to glibc's "
                  "median.", charts.distributions(result, look)),
         f"<section><h2>Also</h2>{_plain(result, others)}</section></body></html>\n",
     ]

@@ -29,7 +29,8 @@
  *
  * Wrong arguments to what allocates give NULL (or 0, or -1) and errno:
  *   EINVAL   an order above QUIRE_MAX_ORDER, a size of 0 or above that of the
- *            largest block, or a flag that does not exist
+ *            largest block, or a flag that does not exist, or that does not
+ *            go with another (two zones; a zone and MOVABLE)
  *   ENXIO    the node does not exist, or quire may not use it
  *   ENOMEM   no memory, or the configured limit is reached
  *   EAGAIN   see above
@@ -68,6 +69,31 @@ typedef unsigned quire_gfp_t;
 #define QUIRE_GFP_MOVABLE 2u     /* from zone MOVABLE first, with malloc's large blocks */
 #define QUIRE_GFP_RECLAIMABLE 4u /* kept together with others of its kind */
 #define QUIRE_GFP_THISNODE 8u    /* from no other node; else fail with ENOMEM */
+
+/*
+ * Zones that serve only who names them: at most one of these, with ZERO or
+ * alone. What is near a node does not matter to them, and quire_page_to_nid()
+ * does not know their pages (-1). Snapshots do not show them, and going back
+ * leaves them as they are.
+ *
+ * DMA32: addresses below 4 GiB, which 32 bits hold. ENOMEM where nothing is
+ * left there; there are at most about 4 GiB for all that the process has.
+ *
+ * DMA: locked (mlock(2)): resident from the start, never swapped, at one
+ * address. Counts against RLIMIT_MEMLOCK, beyond which there is ENOMEM (EPERM
+ * where the limit is 0). A child of fork has unlocked copies.
+ */
+#define QUIRE_GFP_DMA32 16u
+#define QUIRE_GFP_DMA 32u
+
+/*
+ * HIGHMEM: pages without an address, mapped when they are needed (highmem.h),
+ * always zeroed. By page only: the functions that return an address fail with
+ * EINVAL. SECRET: the same, and not even the kernel can read them; EOPNOTSUPP
+ * where it has no memfd_secret(2), ENOMEM beyond RLIMIT_MEMLOCK.
+ */
+#define QUIRE_GFP_HIGHMEM 64u
+#define QUIRE_GFP_SECRET 128u
 
 /* 2^order pages in a row. */
 struct quire_page *quire_alloc_pages(quire_gfp_t gfp, unsigned order);
@@ -137,7 +163,10 @@ size_t quire_compound_nr(const struct quire_page *page);
 /* The smallest order whose blocks hold so many bytes; above QUIRE_MAX_ORDER where none does. */
 unsigned quire_get_order(size_t bytes);
 
-/* Where the page's memory is. NULL, and a complaint, where page is no page at all. */
+/*
+ * Where the page's memory is; NULL for HIGHMEM that is not mapped by quire_kmap(). NULL, and a
+ * complaint, where page is no page at all.
+ */
 void *quire_page_address(const struct quire_page *page);
 
 /*
@@ -155,7 +184,10 @@ void *quire_pfn_to_virt(size_t pfn);
 /* 1 where there is memory behind this frame number, else 0. */
 int quire_pfn_valid(size_t pfn);
 
-/* The node whose memory the page was set up on; -1, with a complaint, where page is no page. */
+/*
+ * The node whose memory the page was set up on; -1 for zones that serve only by name, and, with a
+ * complaint, where page is no page.
+ */
 int quire_page_to_nid(const struct quire_page *page);
 
 #ifdef __cplusplus

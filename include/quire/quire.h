@@ -47,8 +47,8 @@ void quire_stats_print(int fd);
 /*
  * What the kernel shows of its memory in /proc, of quire's in this process, in
  * the same formats: "buddyinfo", "pagetypeinfo", "zoneinfo", "slabinfo",
- * "vmallocinfo", "numastat". With QUIRE_PROCFS_JSON the same as JSON.
- * quire_procfs(3) says what is counted.
+ * "vmallocinfo", "numastat", "extfrag_index", "unusable_index". With
+ * QUIRE_PROCFS_JSON the same as JSON. quire_procfs(3) says what is counted.
  *
  * quire_procfs() writes at most size bytes to buf, the last of them '\0', and
  * returns the length of the whole text (without '\0'), as snprintf does; buf
@@ -56,7 +56,6 @@ void quire_stats_print(int fd);
  * returns 0. Both return -1 and set errno where they fail:
  *   ENOENT    there is no such name
  *   EINVAL    a flag that does not exist, or no name
- *   ENODATA   "numastat" with several nodes: not counted
  *   ENOMEM    no room for the text
  *   EAGAIN    called in a signal handler that interrupted malloc
  *   or as of write(2)

@@ -68,6 +68,13 @@ typedef struct quire_snapshot quire_snapshot_t;
 #define QUIRE_SNAPSHOT_LAZY 4u
 
 /*
+ * Added to any of these but QUIRE_SNAPSHOT_ROLLBACK: note where each block begins and how long it is, so that
+ * quire_snapshot_map() can bring an image of it back. Allocating pages waits for that, about 1 ms
+ * for each GiB.
+ */
+#define QUIRE_SNAPSHOT_SIZES 16u
+
+/*
  * Take a snapshot. heap must be NULL: the heap that malloc serves from. NULL
  * and errno:
  *   EINVAL    heap is not NULL, a flag is unknown, or there are two
@@ -83,8 +90,9 @@ typedef struct quire_snapshot quire_snapshot_t;
 quire_snapshot_t *quire_snapshot_take(void *heap, unsigned flags);
 
 /*
- * Forget it; frees what was kept for it. Always succeeds on a snapshot that
- * was not released; 0. -1 and EINVAL on anything else that can be told.
+ * Forget it; frees what was kept for it. 0, or -1 and errno:
+ *   EBUSY     an increment that was loaded onto it is not released yet
+ *   EINVAL    it is not a snapshot, or was released
  */
 int quire_snapshot_release(quire_snapshot_t *snap);
 
@@ -169,6 +177,24 @@ int quire_snapshot_save(quire_snapshot_t *snap, int fd,
                         int (*progress)(void *arg, size_t done, size_t total), void *arg);
 
 /*
+ * Write an increment: what differs from `older`, an earlier snapshot that was saved or one that
+ * was loaded. Pages that nobody wrote between two snapshots by protection are not looked at. It
+ * names older's images by an id that all of them have, and no others. The rest is as of
+ * quire_snapshot_save(); also
+ *   EINVAL    older was never saved, or is snap itself
+ */
+int quire_snapshot_save_since(quire_snapshot_t *snap, quire_snapshot_t *older, int fd,
+                              int (*progress)(void *arg, size_t done, size_t total), void *arg);
+
+/*
+ * An address that goes into the images saved from then on, such as that of the structure by which
+ * a program finds all others; and what a loaded image has there: NULL where nothing was set.
+ * Setting: 0, or -1 and ESTALE or EINVAL.
+ */
+int quire_snapshot_set_root(quire_snapshot_t *snap, const void *root);
+void *quire_snapshot_root(const quire_snapshot_t *snap);
+
+/*
  * Open the image that begins at fd's present position, a regular file or
  * block device. The result is read, viewed and released like a snapshot that
  * was just taken; addresses are those of the program that saved it. Pages
@@ -176,9 +202,43 @@ int quire_snapshot_save(quire_snapshot_t *snap, int fd,
  * closed. NULL and errno:
  *   EBADMSG   not an image, or damaged, or cut short
  *   ENOTSUP   an image of another version or page size
+ *   ENODATA   an increment: quire_snapshot_load_onto() its base
  *   ENOMEM, EMFILE, or as of pread(2)
  */
 quire_snapshot_t *quire_snapshot_load(int fd);
+
+/*
+ * The same for an increment, onto its base, which was loaded before and may be an increment
+ * itself. The base is released after it. Also
+ *   EXDEV     the increment of another base
+ *   EINVAL    not an increment, or base is not a loaded image
+ */
+quire_snapshot_t *quire_snapshot_load_onto(quire_snapshot_t *base, int fd);
+
+/*
+ * Map a loaded image, that was taken with QUIRE_SNAPSHOT_SIZES, back as memory: at the addresses
+ * where it was, readable and writable, a page at a time as it is touched first. What is written
+ * stays in this process. All pointers within are good again, and quire_snapshot_root() is where to
+ * begin; pointers to functions, static data and what libc keeps are those of another process.
+ *
+ * The memory stays until the process ends, also after quire_snapshot_release(). It is in later
+ * snapshots. Where the file is not in memory (tmpfs, memfd), userfaultfd does not serve it, so
+ * those are made by a holder process.
+ *
+ * Its blocks may be given to free() and realloc(). Freed memory is not used again, and what was
+ * freed before the image was saved, or twice, is not noticed; realloc() moves a block that grows
+ * into the heap. malloc_usable_size() is right.
+ *
+ * The file must not change while it is mapped: pages are not checked as they are touched, so
+ * quire_snapshot_verify() it first where it may be damaged. 0, or -1 with errno and nothing mapped:
+ *   EEXIST    some of the addresses are in use here. That is so in one of some thirty starts, as
+ *             address space is laid out at random: start anew
+ *   ENOTSUP   the image was taken without QUIRE_SNAPSHOT_SIZES
+ *   EINVAL    not a loaded image, or it begins in its file at no multiple of a page
+ *   ENOMEM    no memory, or more mappings than vm.max_map_count
+ *   EIO       a page could not be read, or is damaged
+ */
+int quire_snapshot_map(quire_snapshot_t *snap);
 
 /*
  * Read all of a loaded image and compare its checksums. (Reading single

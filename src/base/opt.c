@@ -41,6 +41,9 @@ static const struct option table[] = {
     {"window", SIZE, &q_opt.window, 1ul << 46, {NULL}},
     {"spare", SIZE, &q_opt.spare, 1ul << 40, {NULL}},
     {"populate", FLAG, &q_opt.populate, 1, {NULL}},
+    {"kswapd", FLAG, &q_opt.kswapd, 1, {NULL}},
+    {"cgroup", TEXT, q_opt.cgroup, sizeof(q_opt.cgroup), {NULL}},
+    {"fork", CHOICE, &q_opt.fork, 0, {"copy", "shared", NULL}},
     {"verbose", FLAG, &q_opt.verbose, 1, {NULL}},
 };
 #define NR_OPTIONS (sizeof(table) / sizeof(table[0]))

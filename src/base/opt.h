@@ -15,6 +15,7 @@
 enum q_misuse { Q_MISUSE_ABORT, Q_MISUSE_REPORT };
 enum q_huge { Q_HUGE_AUTO, Q_HUGE_OFF, Q_HUGE_ON };
 enum q_numa { Q_NUMA_AUTO, Q_NUMA_OFF, Q_NUMA_INTERLEAVE };
+enum q_fork { Q_FORK_COPY, Q_FORK_SHARED };
 enum q_model { Q_MODEL_AUTO, Q_MODEL_FLAT, Q_MODEL_SPARSE };
 
 struct q_options {
@@ -30,6 +31,9 @@ struct q_options {
     unsigned long window;    /* bytes of address space to reserve; 0: by memory size */
     unsigned long spare;     /* bytes of empty slabs kept for reuse, process-wide */
     unsigned long populate;  /* 1: fault pages in ahead of use, in proportion */
+    unsigned long kswapd;    /* 1: a thread gives memory back in the background */
+    char cgroup[256];        /* "auto", or a directory: limits of a control group count */
+    unsigned long fork;      /* enum q_fork */
     unsigned long verbose;   /* 1: say how the heap was set up */
 };
 

@@ -35,6 +35,9 @@ enum q_page_type {
     Q_PAGE_RUN,   /* head of a run given out: compound page, or pages of exact number */
 };
 
+/* Pages of the block were moved to another node, and go home when it is freed. */
+#define Q_PAGE_MOVED 2
+
 /* What may happen to the content of a pageblock; blocks of like kind stay together. */
 enum q_mobility {
     Q_UNMOVABLE,   /* addresses are held by the program: slabs */
@@ -45,10 +48,10 @@ enum q_mobility {
 };
 
 struct q_page {
-    uint8_t type;  /* enum q_page_type */
-    uint8_t order; /* BUDDY, PCP, SLAB: log2 of the pages in the block */
-    uint8_t list;  /* BUDDY: which free list, see buddy.h */
-    uint8_t flags;
+    uint8_t type;      /* enum q_page_type */
+    uint8_t order;     /* BUDDY, PCP, SLAB: log2 of the pages in the block */
+    uint8_t list;      /* BUDDY: which free list, see buddy.h */
+    uint8_t flags;     /* SLAB, RUN: Q_PAGE_MOVED */
     uint32_t nr;       /* RUN, SLAB: pages; PCP: leading pages that were written */
     uint32_t refcount; /* RUN: get_page() and put_page() */
     uint32_t private;  /* of whoever owns the block */

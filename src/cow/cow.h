@@ -36,6 +36,7 @@
 #include <errno.h>
 #include <stdatomic.h>
 
+#include "cow/blocks.h"
 #include "cow/range.h"
 #include "cow/store.h"
 #include "cow/sweep.h"
@@ -66,7 +67,15 @@ struct quire_snapshot {
     size_t moved_bytes;                     /* by QUIRE_SNAPSHOT_LAZY */
     int holder_pid, holder_fd, holder_pipe; /* holder.c */
     struct q_image *image;                  /* image.c */
+    struct quire_snapshot *base;            /* of a loaded increment; under api_lock: */
+    unsigned increments;                    /* loaded ones that this is the base of */
+    struct q_blocks blocks;                 /* where `sized` */
+    bool sized;                             /* QUIRE_SNAPSHOT_SIZES */
+    uint64_t root;                          /* address; quire_snapshot_set_root() */
+    uint64_t id[2];                         /* of its images; 0: none was saved or loaded */
     struct q_undo *undo;                    /* QUIRE_SNAPSHOT_ROLLBACK; else NULL */
+    unsigned branches;                      /* that live; under api_lock, as is: */
+    bool released;                          /* by the program: ends with its last branch */
 };
 
 /* A freed mapping that waits for the end of the snapshots that show it. */
@@ -117,6 +126,12 @@ void q_cow_mark_lost(int error);
 
 /* engine.c: pread(2) from a descriptor of the program's, also in a handler, whose table lacks it. */
 long q_cow_pread(int fd, void *to, size_t len, uint64_t at);
+
+/*
+ * engine.c: a thread that never runs code of the program: all signals blocked,
+ * on a stack of ours, which is kept in *stack. 0 or an errno.
+ */
+int q_cow_thread(char **stack, void *(*run)(void *), void *arg);
 
 /* fault.c: the handler's loop. It ends where the descriptor is no good any more. */
 void q_cow_serve(int fd, unsigned place);
@@ -179,9 +194,18 @@ void q_holder_end(struct quire_snapshot *s);
 
 /* view.c: serve a missing page of a view; false where addr lies in none. q_store.lock held. */
 bool q_view_fault(uintptr_t addr);
+/* Whether a page that it shows must come back first; who waits asks again then (sweep.h). */
+bool q_view_waits(const struct quire_snapshot *s, uintptr_t addr);
 /* Nobody serves views any more. q_store.lock held. */
 void q_view_close_all(void);
 void q_view_end(struct quire_snapshot *s);
+
+/* branch.c: the same of a branch; room for a page is given. In a child: there are none. */
+bool q_branch_fault(uintptr_t addr, char *page);
+void q_branch_fork_child(void);
+
+/* release.c: free all of it; no branch is left. api_lock held. */
+void q_snapshot_end(struct quire_snapshot *s);
 
 /* image.c: read from a loaded image; close it. */
 int q_image_read(const struct quire_snapshot *s, uintptr_t addr, char *to, size_t len);

@@ -22,6 +22,7 @@
 
 #include "base/msg.h"
 #include "cow/cow.h"
+#include "cow/share.h"
 #include "numa/topology.h"
 #include "zone/memmap.h"
 
@@ -150,30 +151,34 @@ static void *keeper(void *arg)
     return arg;
 }
 
-static int start_thread(unsigned place)
+int q_cow_thread(char **stack, void *(*run)(void *), void *arg)
 {
-    static char *stacks[NR_PLACES]; /* of a parent's threads, in a child: used again */
-    char *stack = stacks[place];
     pthread_attr_t attr;
     pthread_t thread;
     sigset_t all, old;
 
-    if (stack == NULL)
-        stack = q_mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_NORESERVE);
-    if (stack == NULL)
+    if (*stack == NULL)
+        *stack = q_mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_NORESERVE);
+    if (*stack == NULL)
         return ENOMEM;
-    stacks[place] = stack;
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    int error = pthread_attr_setstack(&attr, stack, STACK_BYTES);
+    int error = pthread_attr_setstack(&attr, *stack, STACK_BYTES);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
-    void *(*run)(void *) = place == KEEPER ? keeper : place == SWEEPER ? sweeper : handler;
     if (error == 0)
-        error = pthread_create(&thread, &attr, run, (void *)(uintptr_t)place);
+        error = pthread_create(&thread, &attr, run, arg);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     pthread_attr_destroy(&attr);
     return error;
+}
+
+static int start_thread(unsigned place)
+{
+    static char *stacks[NR_PLACES]; /* of a parent's threads, in a child: used again */
+    void *(*run)(void *) = place == KEEPER ? keeper : place == SWEEPER ? sweeper : handler;
+
+    return q_cow_thread(&stacks[place], run, (void *)(uintptr_t)place);
 }
 
 /*
@@ -233,6 +238,10 @@ int q_cow_start(const char **why)
         return EPERM;
     }
     q_cow_meet_child();
+    if (q_share_mode() != Q_SHARE_NONE) {
+        *why = "the heap is shared with children (option fork:shared)";
+        return EPERM;
+    }
     if (q_cow.pid == q_getpid()) {
         *why = q_cow.uffd.refuse;
         return EPERM;

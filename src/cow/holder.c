@@ -18,6 +18,7 @@
 
 #include "base/msg.h"
 #include "cow/cow.h"
+#include "cow/share.h"
 
 #ifndef SYS_close_range
 #define SYS_close_range 436
@@ -100,9 +101,13 @@ int q_holder_start(struct quire_snapshot *s)
 
     /* Without one, where no descriptor is left: see hold(). */
     q_arch_syscall6(SYS_pipe2, (long)ends, O_CLOEXEC, 0, 0, 0, 0);
+    q_share_fork_prepare();
     long pid = q_arch_syscall6(SYS_clone, 0, 0, 0, 0, 0, 0);
-    if (pid == 0)
+    if (pid == 0) {
+        q_share_fork_child();
         hold(parent, ends[0]);
+    }
+    q_share_fork_parent();
     close_one(ends[0]);
     s->holder_pipe = ends[1];
     if (pid < 0) {

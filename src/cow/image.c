@@ -1,8 +1,8 @@
 /*
- * image.c - reading an image. See image.h.
+ * image.c - opening an image. See image.h.
  *
- * Loading reads headers only, some hundred bytes for each 64 pages; a page is
- * read, and its CRC compared, when somebody asks for it.
+ * Loading reads headers only, 2 KiB for each 2 MiB. Nothing in them is
+ * believed: whatever a file says, the worst that comes of it is EBADMSG.
  */
 #include "cow/image.h"
 
@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #include "cow/crc32c.h"
+
+#define LOWEST ((uintptr_t)1 << 16) /* the kernel keeps the first pages to itself */
 
 struct reader {
     int fd;
@@ -41,7 +43,7 @@ bool q_grow_array(void **array, size_t *room, size_t need, size_t size)
 }
 
 /* 0; EBADMSG where the file ends; or an errno. */
-static int get_at(int fd, void *buf, size_t len, uint64_t at)
+int q_image_get(int fd, void *buf, size_t len, uint64_t at)
 {
     char *p = buf;
 
@@ -61,9 +63,26 @@ static int get_at(int fd, void *buf, size_t len, uint64_t at)
 
 static int get(struct reader *r, void *buf, size_t len)
 {
-    int error = get_at(r->fd, buf, len, r->at);
+    int error = q_image_get(r->fd, buf, len, r->at);
 
     r->at += len;
+    return error;
+}
+
+/* What fills up a page is zero, so that no byte of a file is without meaning. */
+static int get_padding(struct reader *r)
+{
+    uint64_t end = r->image->start + q_align_up(r->at - r->image->start, q_page_size());
+    char some[2048]; /* what is left of a page after a record, at once */
+    int error = 0;
+
+    while (r->at < end && error == 0) {
+        size_t n = q_min(sizeof(some), end - r->at);
+
+        error = get(r, some, n);
+        for (size_t i = 0; i < n && error == 0; i++)
+            error = some[i] != 0 ? EBADMSG : 0;
+    }
     return error;
 }
 
@@ -78,13 +97,33 @@ static int get_header(struct reader *r, struct q_image_header *h)
         return EBADMSG;
     if (h->version != Q_IMAGE_VERSION || h->page_shift != q_page_shift)
         return ENOTSUP;
-    return h->nr_ranges > 0 && h->nr_ranges <= Q_IMAGE_MAX_RANGES ? 0 : EBADMSG;
+    bool sane = h->nr_ranges > 0 && h->nr_ranges <= Q_IMAGE_MAX_RANGES &&
+                h->nr_blocks <= Q_IMAGE_MAX_BLOCKS && (h->id[0] | h->id[1]) != 0 &&
+                ((h->flags & Q_IMAGE_SIZED) != 0 || h->nr_blocks == 0);
+    return sane ? 0 : EBADMSG;
+}
+
+/* An array of nr entries, whole in the file: memory is asked for as it is read. */
+static int get_array(struct reader *r, void **array, size_t *room, size_t nr, size_t size)
+{
+    size_t step = ((size_t)1 << 20) / size, done = 0;
+    int error = 0;
+
+    while (done < nr && error == 0) {
+        size_t n = q_min(step, nr - done);
+
+        error = q_grow_array(array, room, done + n, size) ? 0 : ENOMEM;
+        if (error == 0)
+            error = get(r, (char *)*array + done * size, n * size);
+        done += n;
+    }
+    return error;
 }
 
 /* The stretches must be what q_ranges_collect() makes: ascending, apart, whole pages, in user space. */
 static bool ranges_make_sense(const struct q_ranges *r, uint64_t bytes)
 {
-    uintptr_t last = 0;
+    uintptr_t last = LOWEST;
     uint64_t sum = 0;
 
     for (size_t i = 0; i < r->nr; i++) {
@@ -103,9 +142,8 @@ static int get_ranges(struct reader *r, const struct q_image_header *h)
 {
     struct q_ranges *ranges = &r->s->ranges;
 
-    if (!q_ranges_reserve(ranges, h->nr_ranges))
-        return ENOMEM;
-    int error = get(r, ranges->at, h->nr_ranges * sizeof(*ranges->at));
+    int error =
+        get_array(r, (void **)&ranges->at, &ranges->room, h->nr_ranges, sizeof(*ranges->at));
     if (error != 0)
         return error;
     ranges->nr = h->nr_ranges;
@@ -115,13 +153,27 @@ static int get_ranges(struct reader *r, const struct q_image_header *h)
     return ranges_make_sense(ranges, h->bytes) ? 0 : EBADMSG;
 }
 
+static int get_blocks(struct reader *r, const struct q_image_header *h)
+{
+    struct q_blocks *b = &r->s->blocks;
+    int error = get_array(r, (void **)&b->at, &b->room, h->nr_blocks, sizeof(*b->at));
+
+    if (error != 0)
+        return error;
+    b->nr = h->nr_blocks;
+    r->s->sized = (h->flags & Q_IMAGE_SIZED) != 0;
+    if (h->blocks_crc != q_crc32c(0, b->at, b->nr * sizeof(*b->at)))
+        return EBADMSG;
+    return q_blocks_make_sense(b, &r->s->ranges) ? 0 : EBADMSG;
+}
+
 /* Does it lie where the stretches are, behind the one before? */
 static bool record_makes_sense(const struct reader *r, const struct q_image_record *rec)
 {
     const struct q_image *m = r->image;
     uintptr_t len = (uintptr_t)rec->nr << q_page_shift;
 
-    if (rec->nr == 0 || rec->nr > Q_IMAGE_BATCH || (rec->addr & (q_page_size() - 1)) != 0 ||
+    if (rec->nr == 0 || len > q_image_batch() || (rec->addr & (q_page_size() - 1)) != 0 ||
         rec->pages_before != r->nr_pages)
         return false;
     const struct q_range *in = q_ranges_find(&r->s->ranges, rec->addr);
@@ -143,7 +195,7 @@ static int add_record(struct reader *r, const struct q_image_record *rec)
         !q_grow_array((void **)&m->crc, &m->room_crc, m->nr_crc + rec->nr, sizeof(*m->crc)))
         return ENOMEM;
     m->run[m->nr++] = (struct q_image_run){
-        .addr = rec->addr, .nr = rec->nr, .first_crc = (uint32_t)m->nr_crc, .offset = r->at};
+        .addr = rec->addr, .nr = rec->nr, .first_crc = m->nr_crc, .offset = r->at};
     memcpy(m->crc + m->nr_crc, rec->page_crc, rec->nr * sizeof(*m->crc));
     m->nr_crc += rec->nr;
     r->nr_pages += rec->nr;
@@ -151,28 +203,41 @@ static int add_record(struct reader *r, const struct q_image_record *rec)
     return 0;
 }
 
+static int get_record(struct reader *r, struct q_image_record *rec)
+{
+    int error = get(r, rec, sizeof(*rec));
+
+    if (error == 0 && rec->crc != q_crc32c(0, rec, offsetof(struct q_image_record, crc)))
+        error = EBADMSG;
+    return error != 0 ? error : get_padding(r);
+}
+
 static int get_records(struct reader *r)
 {
     struct q_image_record rec;
+    int error = get_padding(r);
 
-    for (;;) {
-        int error = get(r, &rec, sizeof(rec));
-
-        if (error != 0)
-            return error;
-        if (rec.crc != q_crc32c(0, &rec, offsetof(struct q_image_record, crc)))
-            return EBADMSG;
-        if (rec.magic == Q_IMAGE_END)
+    while (error == 0) {
+        error = get_record(r, &rec);
+        if (error == 0 && rec.magic == Q_IMAGE_END)
             return rec.addr == r->image->nr && rec.pages_before == r->nr_pages ? 0 : EBADMSG;
-        if (rec.magic != Q_IMAGE_RECORD)
-            return EBADMSG;
-        error = add_record(r, &rec);
-        if (error != 0)
-            return error;
+        if (error == 0)
+            error = rec.magic == Q_IMAGE_RECORD ? add_record(r, &rec) : EBADMSG;
     }
+    return error;
 }
 
-static int load(int fd, struct quire_snapshot *s)
+/* An increment wants its base, and no other; a whole image none. */
+static int base_fits(const struct quire_snapshot *base, const struct q_image_header *h)
+{
+    bool increment = (h->flags & Q_IMAGE_INCREMENT) != 0;
+
+    if (increment != (base != NULL))
+        return increment ? ENODATA : EINVAL;
+    return base == NULL || (base->id[0] == h->base[0] && base->id[1] == h->base[1]) ? 0 : EXDEV;
+}
+
+static int load(int fd, struct quire_snapshot *s, const struct quire_snapshot *base)
 {
     struct q_image_header h;
     long at = q_arch_syscall6(SYS_lseek, fd, 0, SEEK_CUR, 0, 0, 0);
@@ -184,124 +249,82 @@ static int load(int fd, struct quire_snapshot *s)
         return own < 0 ? (int)-own : (int)-at;
     }
     s->image->fd = (int)own;
+    s->image->start = (uint64_t)at;
     struct reader r = {.fd = (int)own, .at = (uint64_t)at, .s = s, .image = s->image};
     int error = get_header(&r, &h);
     if (error == 0)
+        error = base_fits(base, &h);
+    if (error == 0)
         error = get_ranges(&r, &h);
-    return error == 0 ? get_records(&r) : error;
+    if (error == 0)
+        error = get_blocks(&r, &h);
+    if (error != 0)
+        return error;
+    memcpy(s->id, h.id, sizeof(s->id));
+    s->root = h.root;
+    return get_records(&r);
 }
 
-Q_PUBLIC quire_snapshot_t *quire_snapshot_load(int fd)
+/* Where a base is given, api_lock is held. */
+static struct quire_snapshot *open_image(int fd, const struct quire_snapshot *base, int *error)
 {
     struct quire_snapshot *s = q_snapshot_new(QUIRE_SNAPSHOT_BY_IMAGE);
-    int error = ENOMEM;
 
+    *error = ENOMEM;
     if (s != NULL) {
         s->why_not = "read from an image";
         s->image = q_mmap(NULL, q_page_size(), PROT_READ | PROT_WRITE, 0);
     }
     if (s != NULL && s->image != NULL) {
         s->image->fd = -1;
-        error = load(fd, s);
+        *error = load(fd, s, base);
     }
-    if (error == 0)
+    if (*error == 0)
         return s;
     if (s != NULL) {
         q_image_close(s);
         q_snapshot_free(s);
     }
-    errno = error;
     return NULL;
 }
 
-/* The run that holds addr, or NULL: a page of zeroes. */
-static const struct q_image_run *find_run(const struct q_image *m, uintptr_t addr)
+Q_PUBLIC quire_snapshot_t *quire_snapshot_load(int fd)
 {
-    size_t lo = 0, hi = m->nr;
+    int error;
+    struct quire_snapshot *s = open_image(fd, NULL, &error);
 
-    while (lo < hi) {
-        size_t mid = lo + (hi - lo) / 2;
-        if (m->run[mid].addr <= addr)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    if (lo == 0)
-        return NULL;
-    const struct q_image_run *run = &m->run[lo - 1];
-    return addr - run->addr < (uintptr_t)run->nr << q_page_shift ? run : NULL;
+    if (s == NULL)
+        errno = error;
+    return s;
 }
 
-static int read_page(const struct q_image *m, uintptr_t page, char *to)
+Q_PUBLIC quire_snapshot_t *quire_snapshot_load_onto(quire_snapshot_t *base, int fd)
 {
-    const struct q_image_run *run = find_run(m, page);
+    struct quire_snapshot *s = NULL;
+    int error = q_snapshot_check(base);
 
-    if (run == NULL) {
-        memset(to, 0, q_page_size());
-        return 0;
-    }
-    size_t k = (page - run->addr) >> q_page_shift;
-    int error = get_at(m->fd, to, q_page_size(), run->offset + (k << q_page_shift));
-    if (error != 0)
-        return EIO;
-    return q_crc32c(0, to, q_page_size()) == m->crc[run->first_crc + k] ? 0 : EIO;
-}
-
-/* Part of a page: its checksum wants all of it, and the caller's stack may be small. */
-static int read_part(const struct q_image *m, uintptr_t addr, char *to, size_t len)
-{
-    uintptr_t start = q_align_down(addr, q_page_size());
-    char *page = q_mmap(NULL, q_page_size(), PROT_READ | PROT_WRITE, 0);
-
-    if (page == NULL)
-        return ENOMEM;
-    int error = read_page(m, start, page);
-    if (error == 0)
-        memcpy(to, page + (addr - start), len);
-    q_munmap(page, q_page_size());
-    return error;
-}
-
-int q_image_read(const struct quire_snapshot *s, uintptr_t addr, char *to, size_t len)
-{
-    int error = 0;
-
-    while (len > 0 && error == 0) {
-        size_t n = q_min(len, q_align_down(addr, q_page_size()) + q_page_size() - addr);
-
-        error =
-            n == q_page_size() ? read_page(s->image, addr, to) : read_part(s->image, addr, to, n);
-        addr += n;
-        to += n;
-        len -= n;
-    }
-    return error;
-}
-
-Q_PUBLIC int quire_snapshot_verify(quire_snapshot_t *s)
-{
-    int error = q_snapshot_check(s);
-    char *page = NULL;
-
-    if (error == 0 && s->method != QUIRE_SNAPSHOT_BY_IMAGE)
+    if (error == 0 && base->method != QUIRE_SNAPSHOT_BY_IMAGE)
         error = EINVAL;
-    if (error == 0 && (page = q_mmap(NULL, q_page_size(), PROT_READ | PROT_WRITE, 0)) == NULL)
-        error = ENOMEM;
-    for (size_t i = 0; error == 0 && i < s->image->nr; i++)
-        for (size_t k = 0; error == 0 && k < s->image->run[i].nr; k++)
-            error = read_page(s->image, s->image->run[i].addr + (k << q_page_shift), page);
-    if (page != NULL)
-        q_munmap(page, q_page_size());
-    if (error == 0)
-        return 0;
-    errno = error == EIO ? EBADMSG : error;
-    return -1;
+    if (error == 0) {
+        q_cow_lock_api();
+        s = open_image(fd, base, &error);
+        if (s != NULL) {
+            s->base = base;
+            base->increments++;
+        }
+        q_cow_unlock_api();
+    }
+    if (s == NULL)
+        errno = error;
+    return s;
 }
 
 void q_image_close(struct quire_snapshot *s)
 {
     struct q_image *m = s->image;
 
+    if (s->base != NULL)
+        s->base->increments--;
     if (m == NULL)
         return;
     if (m->fd >= 0)

@@ -1,6 +1,7 @@
 /* range.c - see range.h. */
 #include "cow/range.h"
 
+#include "cow/map.h"
 #include "numa/topology.h"
 #include "zone/memmap.h"
 #include "zone/vmalloc.h"
@@ -113,6 +114,14 @@ static void collect_mapping(void *arg, void *addr, size_t bytes)
     q_ranges_add(arg, (uintptr_t)addr, (uintptr_t)addr + bytes);
 }
 
+/* Images that were mapped back are part of the heap. */
+static void collect_mapped(struct q_ranges *r)
+{
+    for (const struct q_mapped *m = q_mapped_first(); m != NULL; m = m->next)
+        for (size_t i = 0; i < m->ranges.nr; i++)
+            q_ranges_add(r, m->ranges.at[i].start, m->ranges.at[i].end);
+}
+
 bool q_ranges_collect(struct q_ranges *r)
 {
     struct q_vstat st = q_vstat_locked();
@@ -136,6 +145,7 @@ bool q_ranges_collect(struct q_ranges *r)
     }
     if (st.blocks > 0)
         q_veach(collect_mapping, r);
+    collect_mapped(r);
     q_ranges_sort(r);
     return !r->failed;
 }
@@ -181,46 +191,15 @@ bool q_ranges_collect_all(struct q_ranges *r)
         for (unsigned type = 0; type < Q_NR_ZONES; type++)
             collect_zone(r, &q_nodes[nid]->zones[type]);
     q_veach(collect_mapping, r);
+    collect_mapped(r);
     q_ranges_sort(r);
     join_overlaps(r);
     return !r->failed;
 }
 
-static void sift(struct q_range *a, size_t at, size_t nr)
-{
-    for (;;) {
-        size_t child = 2 * at + 1;
-
-        if (child >= nr)
-            return;
-        if (child + 1 < nr && a[child + 1].start > a[child].start)
-            child++;
-        if (a[at].start >= a[child].start)
-            return;
-        struct q_range t = a[at];
-        a[at] = a[child];
-        a[child] = t;
-        at = child;
-    }
-}
-
-/* Heapsort, since qsort() may allocate; mostly all is in order already. */
 void q_ranges_sort(struct q_ranges *r)
 {
-    bool sorted = true;
-
-    for (size_t i = 1; i < r->nr; i++)
-        sorted &= r->at[i - 1].start < r->at[i].start;
-    if (sorted)
-        return;
-    for (size_t i = r->nr / 2; i-- > 0;)
-        sift(r->at, i, r->nr);
-    for (size_t n = r->nr; n-- > 1;) {
-        struct q_range t = r->at[0];
-        r->at[0] = r->at[n];
-        r->at[n] = t;
-        sift(r->at, 0, n);
-    }
+    q_sort_by_start(r->at, r->nr, sizeof(*r->at));
 }
 
 size_t q_ranges_after(const struct q_ranges *r, uintptr_t addr)

@@ -37,6 +37,9 @@ bool q_ranges_collect(struct q_ranges *r);
  */
 bool q_ranges_collect_all(struct q_ranges *r);
 
+/* Sort entries of `size` bytes, at most 64, by their first word. Allocates nothing. */
+void q_sort_by_start(void *at, size_t nr, size_t size);
+
 /* Append [start, end), joining what touches; then sort. For images. */
 bool q_ranges_add(struct q_ranges *r, uintptr_t start, uintptr_t end);
 void q_ranges_sort(struct q_ranges *r);

@@ -121,6 +121,23 @@ static void release_protected(struct quire_snapshot *s)
     unmap_kept();
 }
 
+void q_snapshot_end(struct quire_snapshot *s)
+{
+    q_sweep_finish();
+    uint64_t mask = q_signals_block();
+    q_enter();
+    q_view_end(s);
+    if (s->method == QUIRE_SNAPSHOT_BY_PROTECTION)
+        release_protected(s);
+    else if (s->method == QUIRE_SNAPSHOT_BY_HOLDER)
+        q_holder_end(s);
+    else
+        q_image_close(s);
+    q_leave();
+    q_signals_restore(mask);
+    q_snapshot_free(s);
+}
+
 Q_PUBLIC int quire_snapshot_release(quire_snapshot_t *s)
 {
     int error = q_snapshot_check(s);
@@ -135,19 +152,14 @@ Q_PUBLIC int quire_snapshot_release(quire_snapshot_t *s)
         return 0;
     }
     q_cow_lock_api();
-    q_sweep_finish();
-    uint64_t mask = q_signals_block();
-    q_enter();
-    q_view_end(s);
-    if (s->method == QUIRE_SNAPSHOT_BY_PROTECTION)
-        release_protected(s);
-    else if (s->method == QUIRE_SNAPSHOT_BY_HOLDER)
-        q_holder_end(s);
-    else
-        q_image_close(s);
-    q_leave();
-    q_signals_restore(mask);
-    q_snapshot_free(s);
+    if (s->increments > 0) {
+        q_cow_unlock_api();
+        errno = EBUSY;
+        return -1;
+    }
+    s->released = true;
+    if (s->branches == 0)
+        q_snapshot_end(s);
     q_cow_unlock_api();
     return 0;
 }
@@ -219,6 +231,7 @@ void q_cow_fork_child(void)
     q_inbox_reset();
     q_sweep_forget();
     q_cow.live = q_cow.views = NULL;
+    q_branch_fork_child();
     atomic_store_explicit(&q_holder, NULL, memory_order_relaxed);
     q_store_forget();
     for (size_t i = 0; i < q_cow.nr_kept; i++)

@@ -23,6 +23,7 @@
 #include "cow/undo.h"
 #include "slab/heap.h"
 #include "zone/fork.h"
+#include "zone/movable.h"
 #include "zone/vmalloc.h"
 
 #define IDLE_MAX 1u      /* a page stays writable for one round more */
@@ -154,9 +155,11 @@ static int restore(struct quire_snapshot *s)
     int error = q_undo_check(s->undo);
     if (error != 0)
         return error;
+    q_movable_reach(true);
     q_lock(&q_store.lock);
     error = put_pages_back(s);
     q_store_unlock();
+    q_movable_reach(false);
     if (error != 0)
         return error;
     q_undo_put_back(s->undo);

@@ -3,6 +3,7 @@
 #include <time.h>
 
 #include "cow/cow.h"
+#include "cow/share.h"
 #include "slab/heap.h"
 #include "zone/fork.h"
 #include "zone/hold.h"
@@ -47,13 +48,14 @@ void q_snapshot_free(struct quire_snapshot *s)
 {
     q_ranges_free(&s->ranges);
     q_undo_free(s->undo);
+    q_blocks_free(&s->blocks);
     s->magic = 0;
     q_munmap(s, q_align_up(sizeof(*s), q_page_size()));
 }
 
 int q_snapshot_check(const struct quire_snapshot *s)
 {
-    if (s == NULL || s->magic != Q_SNAPSHOT_MAGIC)
+    if (s == NULL || s->magic != Q_SNAPSHOT_MAGIC || s->released)
         return EINVAL;
     return s->pid == q_getpid() ? 0 : ESTALE;
 }
@@ -94,15 +96,19 @@ static const struct q_holder holder = {.held = held, .keep = keep};
 
 /* --- the cut --------------------------------------------------------------------------------- */
 
-/* All locks of src/zone, with no mapping on its way between two addresses. */
-static bool lock_zones(void)
+/*
+ * All locks of src/zone, with no mapping on its way between two addresses;
+ * and that of forks, where this is to be one. It comes before the others, so
+ * it is only tried.
+ */
+static bool lock_zones(bool fork_too)
 {
     struct timespec little = {.tv_nsec = 20000};
     uint64_t start = q_clock_coarse();
 
     do {
         q_zone_fork_prepare(true);
-        if (q_vsettled())
+        if (q_vsettled() && (!fork_too || q_share_fork_trylock()))
             return true;
         q_zone_fork_parent();
         q_arch_syscall6(SYS_nanosleep, (long)&little, 0, 0, 0, 0, 0);
@@ -166,13 +172,19 @@ bool q_cow_stack_in(const struct q_ranges *ranges)
            q_ranges_find(ranges, q_thread_pointer()) != NULL;
 }
 
+/* Zone locks held. False: no memory. */
+static bool collect_blocks(struct quire_snapshot *s)
+{
+    return !s->sized || q_blocks_collect(&s->blocks, &s->ranges);
+}
+
 /* Zone locks held, signals blocked. */
 static int prepare(struct quire_snapshot *s)
 {
     int error = q_ranges_collect(&s->ranges) ? 0 : ENOMEM;
     const struct q_ranges *guarded = q_cow_guarded(s);
 
-    if (error == 0 && s->ranges.nr == 0)
+    if (error == 0 && (s->ranges.nr == 0 || !collect_blocks(s)))
         error = ENOMEM;
     if (error == 0 && s->undo != NULL)
         error = q_undo_collect(s->undo);
@@ -227,7 +239,7 @@ static int take_by_protection(struct quire_snapshot *s, bool lazy)
         q_sweep_prepare();
     uint64_t mask = q_signals_block();
     q_enter();
-    if (lock_zones()) {
+    if (lock_zones(false)) {
         error = cut(s, lazy);
         q_zone_fork_parent();
     }
@@ -246,11 +258,13 @@ static int take_by_holder(struct quire_snapshot *s)
     uint64_t mask = q_signals_block();
 
     q_enter();
-    if (lock_zones()) {
+    if (lock_zones(true)) {
         uint64_t t = q_clock_fine();
-        error = q_ranges_collect(&s->ranges) && s->ranges.nr > 0 ? q_holder_start(s) : ENOMEM;
+        bool all = q_ranges_collect(&s->ranges) && s->ranges.nr > 0 && collect_blocks(s);
+        error = all ? q_holder_start(s) : ENOMEM;
         s->pause_ns = q_clock_fine() - t;
         q_zone_fork_parent();
+        q_share_fork_unlock();
     }
     q_leave();
     q_signals_restore(mask);
@@ -317,6 +331,7 @@ static int take(struct take_args *a)
     struct quire_snapshot *s = q_snapshot_new(QUIRE_SNAPSHOT_BY_PROTECTION);
     if (s == NULL)
         return ENOMEM;
+    s->sized = (a->flags & QUIRE_SNAPSHOT_SIZES) != 0;
     if ((a->flags & QUIRE_SNAPSHOT_HOLDER) == 0 && q_cow_start(&why) == 0)
         error = 0;
     if (error == 0) {
@@ -350,8 +365,9 @@ Q_PUBLIC quire_snapshot_t *quire_snapshot_take(void *heap, unsigned flags)
     struct take_args a = {.flags = flags};
     pthread_t thread;
 
-    if (heap != NULL || (flags != 0 && flags != QUIRE_SNAPSHOT_HOLDER &&
-                         flags != QUIRE_SNAPSHOT_ROLLBACK && flags != QUIRE_SNAPSHOT_LAZY)) {
+    unsigned how = flags & ~QUIRE_SNAPSHOT_SIZES;
+    if (heap != NULL || (how != 0 && how != QUIRE_SNAPSHOT_HOLDER && how != QUIRE_SNAPSHOT_LAZY &&
+                         flags != QUIRE_SNAPSHOT_ROLLBACK)) {
         errno = EINVAL;
         return NULL;
     }

@@ -59,6 +59,12 @@ static const char *why_not_open(long error)
 
 bool q_uffd_open(struct q_uffd *u)
 {
+    return q_uffd_open_for(u, UFFD_FEATURE_PAGEFAULT_FLAG_WP,
+                           Q_UFFD_WP_UNPOPULATED | UFFD_FEATURE_EVENT_REMAP);
+}
+
+bool q_uffd_open_for(struct q_uffd *u, uint64_t need, uint64_t like)
+{
     struct uffdio_api api = {.api = UFFD_API};
     long fd = open_one();
 
@@ -76,14 +82,13 @@ bool q_uffd_open(struct q_uffd *u)
     if ((u->features & UFFD_FEATURE_PAGEFAULT_FLAG_WP) == 0)
         return refused(u, "the kernel cannot write-protect by userfaultfd (Linux 5.7, x86-64; "
                           "6.10, arm64)");
+    if ((u->features & need) != need)
+        return refused(u, "the kernel's userfaultfd lacks what this needs (Linux 6.4)");
     fd = open_one();
     if (fd < 0)
         return refused(u, why_not_open(fd));
     u->fd = (int)fd;
-    api = (struct uffdio_api){
-        .api = UFFD_API,
-        .features = UFFD_FEATURE_PAGEFAULT_FLAG_WP |
-                    (u->features & (Q_UFFD_WP_UNPOPULATED | UFFD_FEATURE_EVENT_REMAP))};
+    api = (struct uffdio_api){.api = UFFD_API, .features = need | (u->features & like)};
     if (ioctl3(u->fd, UFFDIO_API, &api) != 0)
         return refused(u, "userfaultfd refused its own features");
     return true;
@@ -189,4 +194,17 @@ void q_uffd_wake_all(const struct q_uffd *u)
     for (unsigned bits = 56; bits > 30; bits--)
         if (q_uffd_wake(u, LOWEST, ((size_t)1 << bits) - 2 * LOWEST) == 0)
             return; /* the first that is not above the end of the address space */
+}
+
+long q_uffd_continue(const struct q_uffd *u, uintptr_t at, size_t len, bool protect)
+{
+    struct uffdio_continue c = {.range = {at, len}, .mode = protect ? Q_UFFD_CONTINUE_WP : 0};
+    long ret = -EAGAIN;
+
+    for (int i = 0; i < TRIES_AT_ONCE && (ret == -EAGAIN || ret == -EINTR); i++) {
+        ret = ioctl3(u->fd, UFFDIO_CONTINUE, &c);
+        if (c.mapped > 0)
+            return (long)c.mapped;
+    }
+    return ret;
 }

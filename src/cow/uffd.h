@@ -13,6 +13,9 @@
 
 #include "base/sys.h"
 
+#define Q_UFFD_CONTINUE_WP 2ull            /* Linux 6.4: map it write-protected */
+#define Q_UFFD_MINOR_SHMEM (1ull << 10)    /* Linux 5.14 */
+#define Q_UFFD_WP_SHMEM (1ull << 12)       /* Linux 5.19 */
 #define Q_UFFD_WP_UNPOPULATED (1ull << 13) /* Linux 6.4: also pages that were never touched */
 
 struct q_uffd {
@@ -23,6 +26,8 @@ struct q_uffd {
 
 /* Open it, privileged device first. False: u->refuse says why. */
 bool q_uffd_open(struct q_uffd *u);
+/* The same, with all features of `need`, and those of `like` that there are. */
+bool q_uffd_open_for(struct q_uffd *u, uint64_t need, uint64_t like);
 void q_uffd_close(struct q_uffd *u);
 
 /* Whether the number is a userfaultfd still: the program may have closed it, and use it for something else. */
@@ -30,8 +35,6 @@ bool q_uffd_ours(const struct q_uffd *u);
 
 /* mode: UFFDIO_REGISTER_MODE_* */
 long q_uffd_register(const struct q_uffd *u, uintptr_t start, size_t len, uint64_t mode);
-
-long q_uffd_unregister(const struct q_uffd *u, uintptr_t start, size_t len);
 
 /* Protect, or un-protect and wake who waits. */
 long q_uffd_protect(const struct q_uffd *u, uintptr_t start, size_t len, bool on);
@@ -45,6 +48,16 @@ void q_uffd_open_up(const struct q_uffd *u, uintptr_t start, size_t len);
 
 /* Fill a missing page from src, or with zeroes where src is NULL, and wake who waits. */
 long q_uffd_fill(const struct q_uffd *u, uintptr_t at, const void *src);
+
+/* Nothing in the range faults here any more; who waits goes on. */
+long q_uffd_unregister(const struct q_uffd *u, uintptr_t start, size_t len);
+
+/*
+ * Map pages of a file that are in memory, up to the first that is not or is
+ * mapped already, and wake who waits. Bytes; -EFAULT: the file has a hole
+ * there; -EEXIST: it is mapped.
+ */
+long q_uffd_continue(const struct q_uffd *u, uintptr_t at, size_t len, bool protect);
 
 /* Wake who waits for a page without filling it; what it does then is its own affair. */
 long q_uffd_wake(const struct q_uffd *u, uintptr_t at, size_t len);

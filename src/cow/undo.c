@@ -7,7 +7,10 @@
 #include <sys/stat.h>
 
 #include "numa/topology.h"
+#include "slab/arena.h"
+#include "slab/cache.h"
 #include "slab/heap.h"
+#include "zone/movable.h"
 #include "zone/page_alloc.h"
 #include "zone/vmalloc.h"
 
@@ -54,7 +57,8 @@ static size_t locked_piece(piece_fn fn, char *copy, size_t at, struct q_lock *lo
 }
 
 _Static_assert(offsetof(struct q_zone, lock) == 0 && offsetof(struct q_pcp, lock) == 0 &&
-                   offsetof(struct q_shared_list, lock) == 0,
+                   offsetof(struct q_shared_list, lock) == 0 &&
+                   offsetof(struct q_caches, lock) == 0 && offsetof(struct q_arenas, lock) == 0,
                "locks come first");
 
 static size_t zone_pieces(piece_fn fn, char *copy, size_t at, struct q_zone *zone)
@@ -73,6 +77,8 @@ static size_t each_piece(const struct q_undo *u, piece_fn fn)
 
     for (uint32_t id = 1; id <= u->nr_heaps; id++)
         at = piece(fn, u->copy, at, q_heaps[id], sizeof(*q_heaps[id]));
+    at = locked_piece(fn, u->copy, at, &q_caches.lock, sizeof(q_caches));
+    at = locked_piece(fn, u->copy, at, &q_arenas.lock, sizeof(q_arenas));
     for (size_t i = 0; i < nr_shared; i++)
         at = locked_piece(fn, u->copy, at, &shared[i].lock, sizeof(shared[i]));
     for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++)
@@ -134,8 +140,10 @@ int q_undo_collect(struct q_undo *u)
     if (!q_ranges_collect_all(&u->guarded) || !collect_blocks(u))
         return ENOMEM;
     u->nr_heaps = q_nr_heaps;
+    u->movable_changes = q_movable_changes();
     u->nr_threads = count_threads();
-    u->pages_in_use = atomic_load_explicit(&q_pages_in_use, memory_order_relaxed);
+    u->pages_in_use = atomic_load_explicit(&q_pages_in_use, memory_order_relaxed) -
+                      atomic_load_explicit(&q_pages_outside, memory_order_relaxed);
     u->pages_carved = atomic_load_explicit(&q_pages_carved, memory_order_relaxed);
     u->copy_bytes = each_piece(u, NULL);
     u->room = 2 * (u->guarded.bytes >> q_page_shift);
@@ -156,6 +164,8 @@ int q_undo_check(const struct q_undo *u)
 
     if (q_nr_heaps != u->nr_heaps || count_threads() > u->nr_threads || any_busy())
         return EBUSY;
+    if (q_movable_changes() != u->movable_changes)
+        return EBUSY; /* handles are not put back, so their runs must be where they were */
     for (uint32_t id = 1; id <= u->nr_heaps; id++, then++)
         if (q_heaps[id]->live != then->live || q_heaps[id]->exited != then->exited ||
             q_heaps[id]->tp != then->tp)
@@ -227,7 +237,8 @@ void q_undo_put_back(struct q_undo *u)
     each_zone(online, true);
     put_blocks_back(u);
     /* Relaxed: no other thread allocates. */
-    atomic_store_explicit(&q_pages_in_use, u->pages_in_use, memory_order_relaxed);
+    size_t outside = atomic_load_explicit(&q_pages_outside, memory_order_relaxed);
+    atomic_store_explicit(&q_pages_in_use, u->pages_in_use + outside, memory_order_relaxed);
     atomic_store_explicit(&q_pages_carved, u->pages_carved, memory_order_relaxed);
     u->restores++;
 }

@@ -42,6 +42,12 @@ void q_view_close_all(void)
         close_view(s);
 }
 
+bool q_view_waits(const struct quire_snapshot *s, uintptr_t addr)
+{
+    return s->method == QUIRE_SNAPSHOT_BY_PROTECTION && q_sweep_away(addr, 1) &&
+           q_sweep_want_elsewhere(addr);
+}
+
 bool q_view_fault(uintptr_t at)
 {
     static char page[1 << 16] __attribute__((aligned(64))); /* under q_store.lock */
@@ -50,11 +56,10 @@ bool q_view_fault(uintptr_t at)
     while (s != NULL && at - (uintptr_t)s->view_map >= s->view_bytes)
         s = s->next_view;
     if (s == NULL)
-        return false;
+        return q_branch_fault(at, page);
     uintptr_t addr = at - (uintptr_t)s->view + lowest(s);
     bool inside = q_ranges_find(&s->ranges, addr) != NULL;
-    if (inside && s->method == QUIRE_SNAPSHOT_BY_PROTECTION && q_sweep_away(addr, 1) &&
-        q_sweep_want_elsewhere(addr))
+    if (inside && q_view_waits(s, addr))
         return true;
     int error = inside ? q_snapshot_copy(s, addr, page, q_page_size()) : 0;
     if (error != 0) {

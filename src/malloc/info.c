@@ -13,8 +13,10 @@
 #include "base/opt.h"
 #include "malloc/malloc.h"
 #include "quire/quire.h"
+#include "slab/cache.h"
 #include "stat/stat.h"
 #include "zone/reclaim.h"
+#include "zone/special.h"
 #include "zone/vmalloc.h"
 
 Q_PUBLIC size_t quire_trim(size_t keep)
@@ -23,7 +25,9 @@ Q_PUBLIC size_t quire_trim(size_t keep)
         return 0;
     q_enter();
     q_slub_trim();
-    size_t given = (q_reclaim_all(keep >> q_page_shift) << q_page_shift) + q_vtrim(true);
+    q_caches_shrink();
+    size_t given = q_reclaim_all(keep >> q_page_shift) + q_special_trim();
+    given = (given << q_page_shift) + q_vtrim(true);
     q_leave();
     return given;
 }

@@ -13,10 +13,14 @@
 #include "base/msg.h"
 #include "base/opt.h"
 #include "cow/cow.h"
+#include "cow/share.h"
+#include "malloc/cgroup.h"
 #include "malloc/malloc.h"
 #include "malloc/reserve.h"
+#include "malloc/shrink.h"
 #include "quire/quire.h"
 #include "quire/stat.h"
+#include "slab/cache.h"
 #include "stat/stat.h"
 #include "zone/fork.h"
 
@@ -52,6 +56,7 @@ static void fork_prepare(void)
     bool patient = !q_interrupted();
 
     q_fork_begin(patient);
+    q_share_fork_lock();
     q_slub_fork_prepare(patient);
     q_sweep_finish();
     q_zone_fork_prepare(patient);
@@ -60,12 +65,15 @@ static void fork_prepare(void)
         q_sweep_finish();
         q_zone_fork_prepare(patient);
     }
+    q_share_fork_prepare();
 }
 
 static void fork_parent(void)
 {
+    q_share_fork_parent();
     q_zone_fork_parent();
     q_slub_fork_parent();
+    q_share_fork_unlock();
     q_fork_end();
 }
 
@@ -80,10 +88,22 @@ static void reset_locks(void)
 
 static void fork_child(void)
 {
+    q_share_fork_child();
     reset_locks();
     q_lock_child_known();
     q_cow_fork_child();
     q_heap_after_fork();
+    q_cache_after_fork();
+    q_shrink_fork_child();
+}
+
+/* The limit of the control group counts as the option does. No other thread is there yet. */
+static void keep_to_cgroup(void)
+{
+    size_t limit = q_opt.cgroup[0] != '\0' ? q_cgroup_limit() : 0;
+
+    if (limit != 0 && (q_opt.limit == 0 || limit < q_opt.limit))
+        q_opt.limit = limit;
 }
 
 __attribute__((constructor(101))) static void quire_starts(void)
@@ -94,7 +114,10 @@ __attribute__((constructor(101))) static void quire_starts(void)
     pthread_atfork(fork_prepare, fork_parent, fork_child);
     q_heap_hook_threads();
     q_cow_settle_hook = q_free_postponed;
+    q_share_start();
     quire_stat_page.pid = (uint64_t)q_getpid();
+    keep_to_cgroup();
+    q_kswapd_start();
     if (q_opt.stats)
         q_stat_at_start();
 }

@@ -8,7 +8,9 @@
 #include <string.h>
 
 #include "base/msg.h"
+#include "cow/map.h"
 #include "malloc/reserve.h"
+#include "malloc/shrink.h"
 #include "zone/page_alloc.h"
 #include "zone/page_ref.h"
 #include "zone/vmalloc.h"
@@ -29,8 +31,8 @@ static size_t pages_of(size_t n)
 /* A run of pages at a multiple of align: a block of that order has it by nature. */
 static void *alloc_run(size_t n, size_t align, bool zero)
 {
-    q_gfp_t gfp = Q_GFP_MOVABLE | (zero ? Q_GFP_ZERO : 0);
     size_t nr = pages_of(n), least = align >> q_page_shift;
+    q_gfp_t gfp = Q_GFP_MOVABLE | (zero ? Q_GFP_ZERO : 0) | (least <= 1 ? Q_GFP_ANYWHERE : 0);
     struct q_page *page = q_alloc_run_aligned(gfp, nr, q_ceil_log2(q_max(least, 1)));
 
     return page != NULL ? q_page_address(page) : NULL;
@@ -75,12 +77,8 @@ static void *alloc_anywhere(size_t n, size_t align, bool zero)
     return p;
 }
 
-void *q_alloc(size_t n, size_t align, bool zero)
+static void *alloc_once(size_t n, size_t align, bool zero)
 {
-    if (q_unlikely(n > Q_REQUEST_MAX || align > Q_REQUEST_MAX))
-        return q_enomem();
-    if (q_interrupted())
-        return alloc_interrupted(n, align, zero);
     q_enter();
     if (q_unlikely(q_heap == &q_heap_none))
         q_malloc_first();
@@ -88,6 +86,20 @@ void *q_alloc(size_t n, size_t align, bool zero)
     if (q_unlikely(q_any_postponed()))
         q_free_postponed();
     q_leave();
+    return p;
+}
+
+void *q_alloc(size_t n, size_t align, bool zero)
+{
+    unsigned tries = 0;
+
+    if (q_unlikely(n > Q_REQUEST_MAX || align > Q_REQUEST_MAX))
+        return q_enomem();
+    if (q_interrupted())
+        return alloc_interrupted(n, align, zero);
+    void *p = alloc_once(n, align, zero);
+    while (q_unlikely(p == NULL) && q_memory_is_short(n, &tries))
+        p = alloc_once(n, align, zero);
     return q_likely(p != NULL) ? p : q_enomem();
 }
 
@@ -97,7 +109,7 @@ static struct q_page *run_at(const void *p)
     struct q_page *page = q_virt_to_page(p);
 
     if (page == NULL || page->type != Q_PAGE_RUN || q_page_address(page) != p ||
-        q_page_is_counted(page))
+        !q_page_is_plain(page))
         return NULL;
     return page;
 }
@@ -125,7 +137,7 @@ void q_free_slow(void *p, const char *caller)
     } else if ((run = run_at(p)) != NULL) {
         q_free_run(run);
     } else {
-        ok = q_vfree(p);
+        ok = q_vfree(p) || q_mapped_free(p);
     }
     q_leave();
     if (!ok)
@@ -158,7 +170,7 @@ size_t q_size_of(const void *p)
     q_enter();
     size_t size = q_vsize(p);
     q_leave();
-    return size;
+    return size != 0 ? size : q_mapped_size(p);
 }
 
 size_t q_usable(const void *p, const char *caller)
@@ -213,7 +225,8 @@ void *q_realloc_slow(void *p, size_t n, const char *caller)
     size_t have = q_usable(p, caller);
     if (have == 0 || n > Q_REQUEST_MAX)
         return q_enomem();
-    bool slab = q_slab_of(p) != NULL || q_reserve_size(p) != 0;
+    /* What cannot change its length where it is. */
+    bool slab = q_slab_of(p) != NULL || q_reserve_size(p) != 0 || q_mapped_holds(p);
     if (slab && n <= have && (n > have / 2 || have <= 32))
         return p;
     void *now = NULL;

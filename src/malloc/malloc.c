@@ -40,7 +40,8 @@ static Q_NOINLINE void *malloc_slow(size_t n, size_t cls)
     }
     if (q_unlikely(q_any_postponed()))
         q_free_postponed();
-    return q_likely(p != NULL) ? p : q_enomem();
+    /* Once more, with all that can be done before it fails. */
+    return q_likely(p != NULL) ? p : q_alloc(n, 16, false);
 }
 
 /* The chain of class cls, which serves n bytes, is empty. */

@@ -45,6 +45,9 @@ void q_misuse(const char *caller, const void *p);
 /* The same for a size that does not fit the object: expected is what it holds. */
 void q_misuse_size(const char *caller, const void *p, size_t given, size_t holds);
 
+/* Say it, then abort() or, with misuse:report, return. */
+void q_complain(const char *text);
+
 /* A thread's first allocation: sets up the process if need be. */
 void q_malloc_first(void);
 

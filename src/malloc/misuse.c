@@ -8,12 +8,15 @@
  *   quire: quire_put_page(0x7f..e0, frame 12 at 0x7f..00): already free
  */
 #include "malloc/malloc.h"
+#include "malloc/objcache.h"
 #include "malloc/pages.h"
 
 #include <stdlib.h>
 
 #include "base/msg.h"
 #include "base/opt.h"
+#include "cow/map.h"
+#include "zone/area.h"
 #include "zone/vmalloc.h"
 
 static void describe_in_slab(struct q_buf *b, struct q_slab *s, const char *p)
@@ -36,23 +39,27 @@ static void describe_in_slab(struct q_buf *b, struct q_slab *s, const char *p)
                      (const void *)object, off % size);
 }
 
-/* Walk back to the head of the block that holds the page. */
+/* Walk back to the head of the block that holds the page; see q_page_head(). */
 static const struct q_page *block_head(const struct q_page *page)
 {
-    size_t pfn = q_page_to_pfn(page), first = q_align_down(pfn, (size_t)1 << Q_MAX_ORDER);
+    uintptr_t first = q_align_down((uintptr_t)page, sizeof(*page) << Q_MAX_ORDER);
 
-    for (; pfn > first && q_pfn_to_page(pfn)->type == Q_PAGE_NONE; pfn--)
-        ;
-    return q_pfn_to_page(pfn);
+    while ((uintptr_t)page > first && page->type == Q_PAGE_NONE)
+        page--;
+    return page;
 }
 
 static void describe_pages(struct q_buf *b, const struct q_page *page, const char *p)
 {
     const struct q_page *head = block_head(page);
-    const char *start = q_page_address(head);
+    const char *start = q_any_address(head);
     size_t size = (size_t)head->nr << q_page_shift, off = (size_t)(p - start);
 
-    if (head->type == Q_PAGE_RUN && off < size && q_page_is_counted(head))
+    if (head->type == Q_PAGE_RUN && off < size && q_page_is_owned(head))
+        q_describe_owned(b, p);
+    else if (head->type == Q_PAGE_RUN && off < size && q_page_is_movable(head))
+        q_buf_printf(b, "belongs to a handle of quire_movable_alloc()");
+    else if (head->type == Q_PAGE_RUN && off < size && q_page_is_counted(head))
         q_buf_printf(b, "in a live block of pages, not malloc's (%u pages at %p, offset %zu)",
                      head->nr, (const void *)start, off);
     else if (head->type == Q_PAGE_RUN && off < size)
@@ -67,9 +74,11 @@ static void describe_pages(struct q_buf *b, const struct q_page *page, const cha
 static void describe(struct q_buf *b, const void *p)
 {
     struct q_slab *s = q_slab_of(p);
-    struct q_page *page = q_virt_to_page(p);
+    struct q_page *page = q_any_page(p);
     void *start;
     size_t size;
+    uintptr_t at;
+    bool mapped;
 
     if (s != NULL)
         describe_in_slab(b, s, p);
@@ -80,6 +89,11 @@ static void describe(struct q_buf *b, const void *p)
     else if (q_vfind(p, &start, &size))
         q_buf_printf(b, "inside a live object of size %zu at %p (offset %zu)", size, start,
                      (size_t)((const char *)p - (char *)start));
+    else if (q_mapped_holds(p))
+        q_buf_printf(b, "in a mapped image, where no block begins");
+    else if (q_area_find(p, &at, &size, &mapped))
+        q_buf_printf(b, "in an area of %s (%zu pages at %p)",
+                     mapped ? "quire_vmap()" : "quire_vmalloc()", size, (void *)at);
     else if (q_vresting(p))
         q_buf_printf(b, "already free (a large block)");
     else
@@ -87,7 +101,7 @@ static void describe(struct q_buf *b, const void *p)
                         "already given back)");
 }
 
-static void complain(const char *text)
+void q_complain(const char *text)
 {
     if (q_opt.misuse == Q_MISUSE_ABORT)
         q_die("%s", text);
@@ -101,7 +115,7 @@ void q_misuse(const char *caller, const void *p)
 
     q_buf_printf(&b, "%s(%p): ", caller, p);
     describe(&b, p);
-    complain(text);
+    q_complain(text);
 }
 
 void q_misuse_size(const char *caller, const void *p, size_t given, size_t holds)
@@ -110,7 +124,7 @@ void q_misuse_size(const char *caller, const void *p, size_t given, size_t holds
     struct q_buf b = {.at = text, .size = sizeof(text)};
 
     q_buf_printf(&b, "%s(%p): wrong size %zu for an object of size %zu", caller, p, given, holds);
-    complain(text);
+    q_complain(text);
 }
 
 /* What a struct page stands for that is not what the caller needs. */
@@ -123,22 +137,26 @@ static void describe_page(struct q_buf *b, const struct q_page *page)
         q_buf_printf(b, "holds objects of malloc's");
     else if (head->type != Q_PAGE_RUN || at >= head->nr)
         q_buf_printf(b, "already free");
+    else if (q_page_is_owned(head))
+        q_describe_owned(b, q_page_address(page));
+    else if (q_page_is_movable(head))
+        q_buf_printf(b, "belongs to a handle of quire_movable_alloc()");
     else if (!q_page_is_counted(head))
         q_buf_printf(b, "belongs to malloc (a block of %u pages at %p)", head->nr,
-                     q_page_address(head));
+                     q_any_address(head));
     else if (q_page_count(head) == 0)
         q_buf_printf(b, "already free (being freed right now)");
     else if (q_page_count(head) == Q_PAGE_COUNT_MAX)
         q_buf_printf(b, "has as many references as can be counted");
     else
         q_buf_printf(b, "is page %zu of a live block of %u pages at %p", at, head->nr,
-                     q_page_address(head));
+                     q_any_address(head));
 }
 
 static void name_page(struct q_buf *b, const char *caller, const struct q_page *page)
 {
-    q_buf_printf(b, "%s(%p, frame %zu at %p): ", caller, (const void *)page, q_page_to_pfn(page),
-                 q_page_address(page));
+    q_buf_printf(b, "%s(%p, frame %zu at %p): ", caller, (const void *)page, q_any_pfn(page),
+                 q_any_address(page));
 }
 
 void q_misuse_page(const char *caller, const struct q_page *page)
@@ -148,7 +166,7 @@ void q_misuse_page(const char *caller, const struct q_page *page)
 
     name_page(&b, caller, page);
     describe_page(&b, page);
-    complain(text);
+    q_complain(text);
 }
 
 void q_misuse_page_nr(const char *caller, const struct q_page *head, size_t nr)
@@ -158,7 +176,35 @@ void q_misuse_page_nr(const char *caller, const struct q_page *head, size_t nr)
 
     name_page(&b, caller, head);
     q_buf_printf(&b, "wrong length of %zu pages for a block of %u pages", nr, head->nr);
-    complain(text);
+    q_complain(text);
+}
+
+void q_misuse_text(const char *caller, const void *p, const char *text)
+{
+    char line[400];
+    struct q_buf b = {.at = line, .size = sizeof(line)};
+
+    q_buf_printf(&b, "%s(%p): %s", caller, p, text);
+    q_complain(line);
+}
+
+void q_misuse_area(const char *caller, const void *p)
+{
+    char text[200];
+    struct q_buf b = {.at = text, .size = sizeof(text)};
+    uintptr_t addr;
+    size_t nr;
+    bool mapped;
+
+    if (q_interrupted())
+        q_buf_printf(&b, "in a signal handler that interrupted the allocator");
+    else if (q_area_find(p, &addr, &nr, &mapped))
+        q_buf_printf(&b, "%s area of %s (%zu pages at %p)",
+                     addr == (uintptr_t)p ? "that is an" : "not the start of the",
+                     mapped ? "quire_vmap()" : "quire_vmalloc()", nr, (void *)addr);
+    else
+        q_buf_printf(&b, "no area begins there");
+    q_misuse_text(caller, p, text);
 }
 
 void q_misuse_no_page(const char *caller, const void *page)
@@ -168,5 +214,5 @@ void q_misuse_no_page(const char *caller, const void *page)
 
     q_buf_printf(&b, "%s(%p): not a page (those come from quire_alloc_pages() and its like)",
                  caller, page);
-    complain(text);
+    q_complain(text);
 }

@@ -7,7 +7,9 @@
  */
 #include "malloc/pages.h"
 
+#include "malloc/malloc.h"
 #include "numa/topology.h"
+#include "zone/highmem.h"
 
 struct q_page *q_page_in(const char *caller, const struct quire_page *page)
 {
@@ -20,26 +22,38 @@ struct q_page *q_page_in(const char *caller, const struct quire_page *page)
 
 static struct q_page *valid_pfn(size_t pfn)
 {
-    return pfn < q_mem.max_pages && q_pfn_online(pfn) ? q_pfn_to_page(pfn) : NULL;
+    if (pfn >= q_mem.max_pages)
+        return q_special_pfn_to_page(pfn);
+    return q_pfn_online(pfn) ? q_pfn_to_page(pfn) : NULL;
 }
 
 Q_PUBLIC void *quire_page_address(const struct quire_page *page)
 {
     struct q_page *inner = q_page_in("quire_page_address", page);
 
-    return inner != NULL ? q_page_address(inner) : NULL;
+    if (inner == NULL)
+        return NULL;
+    return q_page_is_high(inner) ? q_kmap_address(inner) : q_any_address(inner);
+}
+
+/* Any page, mapped ones included. */
+static struct q_page *page_at(const void *addr)
+{
+    struct q_page *page = q_any_page(addr);
+
+    return page != NULL || q_interrupted() ? page : q_kmap_page(addr);
 }
 
 Q_PUBLIC struct quire_page *quire_virt_to_page(const void *addr)
 {
-    return q_page_out(q_virt_to_page(addr));
+    return q_page_out(page_at(addr));
 }
 
 Q_PUBLIC size_t quire_page_to_pfn(const struct quire_page *page)
 {
     struct q_page *inner = q_page_in("quire_page_to_pfn", page);
 
-    return inner != NULL ? q_page_to_pfn(inner) : QUIRE_BAD_PFN;
+    return inner != NULL ? q_any_pfn(inner) : QUIRE_BAD_PFN;
 }
 
 Q_PUBLIC struct quire_page *quire_pfn_to_page(size_t pfn)
@@ -49,14 +63,16 @@ Q_PUBLIC struct quire_page *quire_pfn_to_page(size_t pfn)
 
 Q_PUBLIC size_t quire_virt_to_pfn(const void *addr)
 {
-    struct q_page *page = q_virt_to_page(addr);
+    struct q_page *page = page_at(addr);
 
-    return page != NULL ? q_page_to_pfn(page) : QUIRE_BAD_PFN;
+    return page != NULL ? q_any_pfn(page) : QUIRE_BAD_PFN;
 }
 
 Q_PUBLIC void *quire_pfn_to_virt(size_t pfn)
 {
-    return valid_pfn(pfn) != NULL ? q_pfn_to_virt(pfn) : NULL;
+    struct q_page *page = valid_pfn(pfn);
+
+    return page != NULL ? q_any_address(page) : NULL;
 }
 
 Q_PUBLIC int quire_pfn_valid(size_t pfn)
@@ -68,7 +84,9 @@ Q_PUBLIC int quire_page_to_nid(const struct quire_page *page)
 {
     struct q_page *inner = q_page_in("quire_page_to_nid", page);
 
-    return inner != NULL ? q_topology.kernel_id[q_pfn_zone(q_page_to_pfn(inner))->nid] : -1;
+    if (inner == NULL || q_page_is_special(inner))
+        return -1;
+    return q_topology.kernel_id[q_pfn_zone(q_page_to_pfn(inner))->nid];
 }
 
 /* The counted head for a program's pointer, without a complaint. */

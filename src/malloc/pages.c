@@ -13,13 +13,17 @@
 
 #include "malloc/malloc.h"
 #include "malloc/reserve.h"
+#include "malloc/shrink.h"
 #include "numa/topology.h"
 #include "zone/page_alloc.h"
 
-#define ALL_FLAGS (QUIRE_GFP_ZERO | QUIRE_GFP_MOVABLE | QUIRE_GFP_RECLAIMABLE | QUIRE_GFP_THISNODE)
+#define HIGH_FLAGS (QUIRE_GFP_HIGHMEM | QUIRE_GFP_SECRET)
+#define ZONE_FLAGS (QUIRE_GFP_DMA32 | QUIRE_GFP_DMA | HIGH_FLAGS)
+#define MOVE_FLAGS (QUIRE_GFP_MOVABLE | QUIRE_GFP_RECLAIMABLE | QUIRE_GFP_THISNODE)
+#define ALL_FLAGS (QUIRE_GFP_ZERO | MOVE_FLAGS | ZONE_FLAGS)
 #define BLOCK_MAX ((size_t)1 << Q_MAX_ORDER)
 
-_Static_assert(QUIRE_MAX_ORDER == Q_MAX_ORDER, "the same");
+_Static_assert(QUIRE_MAX_ORDER == Q_MAX_ORDER && QUIRE_NODE_LOCAL == -1, "the same");
 
 static bool fail(int error)
 {
@@ -34,10 +38,39 @@ static q_gfp_t inner_gfp(quire_gfp_t gfp)
            (gfp & QUIRE_GFP_THISNODE ? Q_GFP_THISNODE : 0);
 }
 
+/* No flag but known ones; of the special zones at most one, which knows neither kinds nor nodes. */
+static bool flags_fit(quire_gfp_t gfp)
+{
+    quire_gfp_t zone = gfp & ZONE_FLAGS;
+
+    return (gfp & ~ALL_FLAGS) == 0 && (zone & (zone - 1)) == 0 &&
+           (zone == 0 || (gfp & MOVE_FLAGS) == 0);
+}
+
+static enum q_special kind_of(quire_gfp_t gfp)
+{
+    if (gfp & HIGH_FLAGS)
+        return gfp & QUIRE_GFP_SECRET ? Q_SPECIAL_SECRET : Q_SPECIAL_HIGHMEM;
+    return gfp & QUIRE_GFP_DMA32 ? Q_SPECIAL_DMA32 : Q_SPECIAL_DMA;
+}
+
+/*
+ * nr pages at a multiple of 2^order, which is enough for them, from the zone
+ * that the flags name. NULL: *error says why.
+ */
+static struct q_page *get(struct q_place from, quire_gfp_t gfp, unsigned order, size_t nr,
+                          int *error)
+{
+    *error = ENOMEM;
+    if ((gfp & ZONE_FLAGS) == 0)
+        return q_alloc_on(from, inner_gfp(gfp), order, nr);
+    return q_special_alloc(kind_of(gfp), order, nr, (gfp & QUIRE_GFP_ZERO) != 0, error);
+}
+
 /* Enter the allocator to get nr pages; false with errno set where that cannot be. */
 static bool begin(quire_gfp_t gfp, size_t nr)
 {
-    if ((gfp & ~ALL_FLAGS) != 0 || nr == 0 || nr > BLOCK_MAX)
+    if (!flags_fit(gfp) || nr == 0 || nr > BLOCK_MAX)
         return fail(EINVAL);
     if (q_interrupted())
         return fail(EAGAIN);
@@ -50,8 +83,8 @@ static bool begin(quire_gfp_t gfp, size_t nr)
     return fail(ENOMEM);
 }
 
-/* Leave it with what there is. */
-static struct q_page *end(struct q_page *page)
+/* Leave it with what there is; error: where that is nothing. */
+static struct q_page *end(struct q_page *page, int error)
 {
     if (page != NULL)
         q_page_set_counted(page);
@@ -59,7 +92,7 @@ static struct q_page *end(struct q_page *page)
         q_free_postponed();
     q_leave();
     if (page == NULL)
-        fail(ENOMEM);
+        errno = error;
     return page;
 }
 
@@ -69,35 +102,43 @@ static size_t pages_of_order(unsigned order)
     return order <= Q_MAX_ORDER ? (size_t)1 << order : 0;
 }
 
-/* A node by the kernel's number; nr_nodes where there is none. */
-static unsigned find_node(int node)
-{
-    unsigned nid = 0;
-
-    if (node == QUIRE_NODE_LOCAL)
-        return q_this_nid();
-    while (nid < q_topology.nr_nodes && q_topology.kernel_id[nid] != node)
-        nid++;
-    return nid;
-}
-
-static struct q_page *alloc_order(int node, quire_gfp_t gfp, unsigned order)
+static struct q_page *try_order(int node, quire_gfp_t gfp, unsigned order)
 {
     if (!begin(gfp, pages_of_order(order)))
         return NULL;
-    unsigned nid = find_node(node);
+    unsigned nid = q_find_node(node);
     if (nid >= q_topology.nr_nodes) {
         q_leave();
         fail(ENXIO);
         return NULL;
     }
-    return end(node == QUIRE_NODE_LOCAL ? q_alloc_pages(inner_gfp(gfp), order)
-                                        : q_alloc_pages_node(nid, inner_gfp(gfp), order));
+    int error;
+    struct q_place from = node == QUIRE_NODE_LOCAL ? q_place_by_policy() : q_place_on(nid);
+    struct q_page *page = get(from, gfp, order, (size_t)1 << order, &error);
+    return end(page, error);
+}
+
+/* Whether a call that failed is worth repeating. */
+static bool again(size_t nr, unsigned *tries)
+{
+    return errno == ENOMEM && q_memory_is_short(nr << q_page_shift, tries);
+}
+
+static struct q_page *alloc_order(int node, quire_gfp_t gfp, unsigned order)
+{
+    int saved = errno;
+    struct q_page *page = try_order(node, gfp, order);
+
+    for (unsigned tries = 0; page == NULL && again((size_t)1 << order, &tries);)
+        page = try_order(node, gfp, order);
+    if (page != NULL)
+        errno = saved;
+    return page;
 }
 
 static void *address_or_null(struct q_page *page)
 {
-    return page != NULL ? q_page_address(page) : NULL;
+    return page != NULL ? q_any_address(page) : NULL;
 }
 
 Q_PUBLIC struct quire_page *quire_alloc_pages_node(int node, quire_gfp_t gfp, unsigned order)
@@ -115,8 +156,16 @@ Q_PUBLIC struct quire_page *quire_alloc_page(quire_gfp_t gfp)
     return quire_alloc_pages(gfp, 0);
 }
 
+/* For what is to be known by its address. */
+static bool has_address(quire_gfp_t gfp)
+{
+    return (gfp & HIGH_FLAGS) == 0 || fail(EINVAL);
+}
+
 Q_PUBLIC void *quire_get_free_pages(quire_gfp_t gfp, unsigned order)
 {
+    if (!has_address(gfp))
+        return NULL;
     return address_or_null(alloc_order(QUIRE_NODE_LOCAL, gfp, order));
 }
 
@@ -141,22 +190,42 @@ Q_PUBLIC void *quire_alloc_pages_exact(size_t bytes, quire_gfp_t gfp)
     /* The page size is known from the set-up on, which may be yet to come. */
     q_base_init();
     size_t nr = pages_of_bytes(bytes);
+    struct q_page *page = NULL;
+    unsigned tries = 0;
+    int error, saved = errno;
 
-    return begin(gfp, nr) ? address_or_null(end(q_alloc_run(inner_gfp(gfp), nr))) : NULL;
+    if (!has_address(gfp))
+        return NULL;
+    do {
+        if (!begin(gfp, nr))
+            return NULL;
+        page = end(get(q_place_by_policy(), gfp, q_ceil_log2(nr), nr, &error), error);
+    } while (page == NULL && again(nr, &tries));
+    if (page != NULL)
+        errno = saved;
+    return address_or_null(page);
+}
+
+static void split(struct q_page *head)
+{
+    if (q_page_is_special(head))
+        q_special_split(head);
+    else
+        q_split_run(head);
 }
 
 /* Up to `want` pages that lie in a row, as counted runs of one page: the first, and *got. */
-static struct q_page *alloc_singles(quire_gfp_t gfp, size_t want, size_t *got)
+static struct q_page *alloc_singles(quire_gfp_t gfp, size_t want, size_t *got, int *error)
 {
     struct q_page *page = NULL;
 
     for (size_t nr = q_min(want, BLOCK_MAX); nr > 0 && page == NULL; nr /= 2) {
-        page = q_alloc_run(inner_gfp(gfp), nr);
+        page = get(q_place_by_policy(), gfp, q_ceil_log2(nr), nr, error);
         *got = nr;
     }
     if (page != NULL) {
         q_page_set_counted(page);
-        q_split_run(page);
+        split(page);
     }
     return page;
 }
@@ -174,12 +243,13 @@ Q_PUBLIC size_t quire_alloc_pages_bulk(quire_gfp_t gfp, size_t nr, struct quire_
 {
     size_t empty = count_empty(nr, pages), left = 0, i = 0;
     struct q_page *page = NULL;
+    int error;
 
-    if ((gfp & ~ALL_FLAGS) == 0 && empty == 0)
+    if (flags_fit(gfp) && empty == 0)
         return nr;
     if (!begin(gfp, 1))
         return nr - empty;
-    while (empty > 0 && (page = alloc_singles(gfp, empty, &left)) != NULL) {
+    while (empty > 0 && (page = alloc_singles(gfp, empty, &left, &error)) != NULL) {
         empty -= left;
         for (; left > 0; i++) {
             if (pages[i] != NULL)
@@ -192,29 +262,35 @@ Q_PUBLIC size_t quire_alloc_pages_bulk(quire_gfp_t gfp, size_t nr, struct quire_
         q_free_postponed();
     q_leave();
     if (empty > 0)
-        fail(ENOMEM);
+        errno = error;
     return nr - empty;
 }
 
-/* Drop a reference; with the last the run is free. Keeps errno. */
-static void put(const char *caller, struct q_page *head)
+void q_page_drop(const char *caller, struct q_page *head)
 {
     enum q_put left = q_page_put(head);
 
     if (left == Q_PUT_NONE) {
         q_misuse_page(caller, head);
+    } else if (left == Q_PUT_LAST && q_interrupted() && q_page_is_special(head)) {
+        q_special_free_later(head);
     } else if (left == Q_PUT_LAST && q_interrupted()) {
         q_page_set_plain(head);
         q_free_later(q_page_address(head));
     } else if (left == Q_PUT_LAST) {
+        int saved = errno;
+
         q_enter();
-        q_free_run(head);
+        if (q_page_is_special(head))
+            q_special_free(head);
+        else
+            q_free_run(head);
         q_leave();
+        errno = saved;
     }
 }
 
-/* The counted head for page; NULL after complaining. */
-static struct q_page *head_of(const char *caller, const struct quire_page *outer)
+struct q_page *q_page_head_of(const char *caller, const struct quire_page *outer)
 {
     struct q_page *page = q_page_in(caller, outer), *head = NULL;
 
@@ -244,21 +320,21 @@ static void free_nr(const char *caller, const struct quire_page *outer, size_t n
     struct q_page *page = outer != NULL ? q_page_in(caller, outer) : NULL;
 
     if (page != NULL && (page = head_of_nr(caller, page, nr)) != NULL)
-        put(caller, page);
+        q_page_drop(caller, page);
 }
 
 static void free_at(const char *caller, void *addr, size_t nr)
 {
-    struct q_page *page = addr != NULL ? q_virt_to_page(addr) : NULL;
+    struct q_page *page = addr != NULL ? q_any_page(addr) : NULL;
 
     if (addr == NULL)
         return;
-    if (page == NULL || q_page_address(page) != addr || q_page_head(page) != page) {
+    if (page == NULL || q_any_address(page) != addr || q_page_head(page) != page) {
         q_misuse(caller, addr);
         return;
     }
     if ((page = head_of_nr(caller, page, nr)) != NULL)
-        put(caller, page);
+        q_page_drop(caller, page);
 }
 
 Q_PUBLIC void quire_free_pages(struct quire_page *page, unsigned order)
@@ -288,7 +364,7 @@ Q_PUBLIC void quire_free_pages_exact(void *addr, size_t bytes)
 
 Q_PUBLIC void quire_get_page(struct quire_page *page)
 {
-    struct q_page *head = head_of("quire_get_page", page);
+    struct q_page *head = q_page_head_of("quire_get_page", page);
 
     if (head != NULL && !q_page_get(head))
         q_misuse_page("quire_get_page", head);
@@ -296,26 +372,27 @@ Q_PUBLIC void quire_get_page(struct quire_page *page)
 
 Q_PUBLIC void quire_put_page(struct quire_page *page)
 {
-    struct q_page *head = head_of("quire_put_page", page);
+    struct q_page *head = q_page_head_of("quire_put_page", page);
 
     if (head != NULL)
-        put("quire_put_page", head);
+        q_page_drop("quire_put_page", head);
 }
 
 Q_PUBLIC void quire_free_pages_bulk(size_t nr, struct quire_page **pages)
 {
     for (size_t i = 0; i < nr; i++) {
-        struct q_page *head = pages[i] != NULL ? head_of("quire_free_pages_bulk", pages[i]) : NULL;
+        struct q_page *head =
+            pages[i] != NULL ? q_page_head_of("quire_free_pages_bulk", pages[i]) : NULL;
 
         pages[i] = NULL;
         if (head != NULL)
-            put("quire_free_pages_bulk", head);
+            q_page_drop("quire_free_pages_bulk", head);
     }
 }
 
 Q_PUBLIC int quire_split_page(struct quire_page *outer, unsigned order)
 {
-    struct q_page *head = head_of("quire_split_page", outer);
+    struct q_page *head = q_page_head_of("quire_split_page", outer);
     int error = 0;
 
     if (head == NULL || q_page_out(head) != outer || head->nr != pages_of_order(order))
@@ -327,7 +404,7 @@ Q_PUBLIC int quire_split_page(struct quire_page *outer, unsigned order)
     if (error != 0)
         return (int)fail(error) - 1;
     q_enter();
-    q_split_run(head);
+    split(head);
     q_leave();
     return 0;
 }

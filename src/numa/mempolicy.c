@@ -110,11 +110,11 @@ bool q_policy_wants(unsigned nid)
     return (nids_of(mode) >> nid & 1) != 0;
 }
 
-void q_policy_bind(void *addr, size_t len)
+void q_policy_bind(void *addr, size_t len, unsigned nid)
 {
     /* What the kernel calls them. BIND would have it kill the process when the nodes are full. */
     static const uint8_t kernel_mode[Q_NR_MPOL_MODES] = {
-        [Q_MPOL_BIND] = 5 /* PREFERRED_MANY */,
+        [Q_MPOL_BIND] = 5, /* PREFERRED_MANY, from 5.15 on */
         [Q_MPOL_INTERLEAVE] = 3,
         [Q_MPOL_WEIGHTED] = 6,
     };
@@ -125,7 +125,17 @@ void q_policy_bind(void *addr, size_t len)
     uint64_t nids = nids_of(mode);
     if (mode == Q_MPOL_PREFERRED ||
         q_nodes_bind(addr, len, kernel_mode[mode], nids) != 0) /* a kernel that lacks it */
-        q_node_bind(addr, len, q_policy_nid());
+        q_node_bind(addr, len, nid);
+}
+
+bool q_policy_bound(const void *addr)
+{
+    int mode = 0;
+
+    return q_topology.bind &&
+           q_arch_syscall6(SYS_get_mempolicy, (long)&mode, 0, 0, (long)addr, 2 /* MPOL_F_ADDR */,
+                           0) == 0 &&
+           mode != 0;
 }
 
 bool q_policy_read_weights(void)

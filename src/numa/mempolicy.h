@@ -20,6 +20,9 @@
  *   INTERLEAVE     the nodes in nids in turn              any, by distance
  *   WEIGHTED       the same, as often as their weights    any, by distance
  *
+ * Blocks take turns; mappings of their own are interleaved page by page, by the
+ * kernel.
+ *
  * What falls where is quire's choice of zones. Where a node is full the
  * kernel takes a page of another one rather than kill the process, under
  * BIND, too.
@@ -81,8 +84,14 @@ uint64_t q_policy_allowed(void);
 /* Whether memory of node nid is what the thread would be given. */
 bool q_policy_wants(unsigned nid);
 
-/* Give a fresh mapping the thread's policy, if the kernel would not do so by itself. */
-void q_policy_bind(void *addr, size_t len);
+/*
+ * Give a fresh mapping the thread's policy, if the kernel would not do so by
+ * itself; nid is the node whose turn it is, for kernels that know no better.
+ */
+void q_policy_bind(void *addr, size_t len, unsigned nid);
+
+/* Whether the mapping at addr was given one. */
+bool q_policy_bound(const void *addr);
 
 /* Read the kernel's weights for WEIGHTED; false where it has none (before Linux 6.9). */
 bool q_policy_read_weights(void);

@@ -75,41 +75,42 @@ static void add_node(unsigned first, unsigned last, void *arg)
     }
 }
 
-/* "distance" has one number for each online node, in ascending order of their numbers. */
-static void read_distances(unsigned nid)
+/*
+ * Distances from a node by the kernel's number to those we use, into
+ * row[nid]. "distance" has one number for each online node, in ascending
+ * order of their numbers. What cannot be read stays as it is.
+ */
+struct row {
+    uint8_t *to; /* [Q_MAX_NODES] */
+    const char *at;
+};
+
+static void take_distances(unsigned first, unsigned last, void *arg)
 {
-    struct q_topology *t = &q_topology;
+    struct row *row = arg;
+
+    for (unsigned id = first; id <= last && *row->at >= '0' && *row->at <= '9'; id++) {
+        unsigned distance = 0;
+
+        for (; *row->at >= '0' && *row->at <= '9'; row->at++)
+            distance = distance * 10 + (unsigned)(*row->at - '0');
+        row->at += *row->at == ' ';
+        for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++)
+            if (q_topology.kernel_id[nid] == id)
+                row->to[nid] = (uint8_t)q_min(distance, 255);
+    }
+}
+
+static void read_distances(unsigned kernel_id, uint8_t to[Q_MAX_NODES])
+{
     char path[96], online[1024], text[4096];
     struct q_buf b = {.at = path, .size = sizeof(path)};
-    unsigned column[MAX_KERNEL_NODES] = {0}, nr = 0;
-    const char *p = text;
+    struct row row = {.to = to, .at = text};
 
-    q_buf_printf(&b, "/sys/devices/system/node/node%u/distance", t->kernel_id[nid]);
-    if (q_read_file(path, text, sizeof(text)) <= 0)
-        return;
-    while (*p >= '0' && *p <= '9' && nr < MAX_KERNEL_NODES) {
-        for (; *p >= '0' && *p <= '9'; p++)
-            column[nr] = column[nr] * 10 + (unsigned)(*p - '0');
-        for (nr++; *p == ' '; p++)
-            ;
-    }
-    if (q_read_file("/sys/devices/system/node/online", online, sizeof(online)) <= 0)
-        return;
-    unsigned at = 0;
-    for (const char *s = online; *s >= '0' && *s <= '9';) {
-        unsigned first = 0, last;
-        for (; *s >= '0' && *s <= '9'; s++)
-            first = first * 10 + (unsigned)(*s - '0');
-        last = first;
-        if (*s == '-')
-            for (last = 0, s++; *s >= '0' && *s <= '9'; s++)
-                last = last * 10 + (unsigned)(*s - '0');
-        for (unsigned id = first; id <= last && at < nr; id++, at++)
-            for (unsigned other = 0; other < t->nr_nodes; other++)
-                if (t->kernel_id[other] == id)
-                    t->distance[nid][other] = (uint8_t)q_min(column[at], 255);
-        s += *s == ',';
-    }
+    q_buf_printf(&b, "/sys/devices/system/node/node%u/distance", kernel_id);
+    if (q_read_file(path, text, sizeof(text)) > 0 &&
+        q_read_file("/sys/devices/system/node/online", online, sizeof(online)) > 0)
+        each_range(online, take_distances, &row);
 }
 
 static void claim_cpus(unsigned first, unsigned last, void *arg)
@@ -130,16 +131,18 @@ static void map_cpus_of(unsigned kernel_id, unsigned nid)
         each_range(text, claim_cpus, &nid);
 }
 
-/* CPUs of a node without usable memory go to the nearest node below it in number, else to the first. */
+/* CPUs of a node without usable memory go to the nearest node that has some. */
 static void map_memoryless(unsigned first, unsigned last, void *arg)
 {
     for (unsigned id = first; id <= last && id < MAX_KERNEL_NODES; id++) {
+        uint8_t to[Q_MAX_NODES] = {0};
         unsigned nearest = 0;
         bool has_memory = false;
 
+        read_distances(id, to);
         for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++) {
             has_memory |= q_topology.kernel_id[nid] == id;
-            if (q_topology.kernel_id[nid] <= id)
+            if (to[nid] < to[nearest])
                 nearest = nid;
         }
         if (!has_memory)
@@ -166,13 +169,25 @@ static void default_distances(void)
             q_topology.distance[a][b] = a == b ? LOCAL_DISTANCE : REMOTE_DISTANCE;
 }
 
-/* A policy the user chose (numactl) stands above ours. */
-static bool user_has_policy(void)
+/*
+ * A policy the user chose (numactl) stands above ours. Where it names nodes,
+ * and mask has some of them, only those stay in mask.
+ */
+static bool user_has_policy(unsigned long mask[MAX_KERNEL_NODES / 64])
 {
+    unsigned long nodes[MAX_KERNEL_NODES / 64] = {0};
     int mode = MPOL_DEFAULT;
-    long ret = q_arch_syscall6(SYS_get_mempolicy, (long)&mode, 0, 0, 0, 0, 0);
+    long ret =
+        q_arch_syscall6(SYS_get_mempolicy, (long)&mode, (long)nodes, MAX_KERNEL_NODES, 0, 0, 0);
+    bool any = false;
 
-    return ret == 0 && mode != MPOL_DEFAULT;
+    if (ret != 0 || mode == MPOL_DEFAULT)
+        return false;
+    for (unsigned i = 0; i < MAX_KERNEL_NODES / 64; i++)
+        any |= (mask[i] & nodes[i]) != 0;
+    for (unsigned i = 0; any && i < MAX_KERNEL_NODES / 64; i++)
+        mask[i] &= nodes[i];
+    return true;
 }
 
 static void find_nodes(void)
@@ -183,9 +198,11 @@ static void find_nodes(void)
 
     t->nr_nodes = 0;
     allowed_nodes(mask);
+    bool theirs = user_has_policy(mask);
     if (q_read_file("/sys/devices/system/node/has_memory", text, sizeof(text)) > 0)
         each_range(text, add_node, mask);
-    if (t->nr_nodes == 0 || user_has_policy())
+    /* One node then, known by the first of theirs; the kernel does as it was told. */
+    if (t->nr_nodes == 0 || theirs)
         t->nr_nodes = 1;
 }
 
@@ -213,7 +230,7 @@ void q_topology_init(void *(*scratch)(size_t bytes))
     }
     t->bind = true;
     for (unsigned nid = 0; nid < t->nr_nodes; nid++) {
-        read_distances(nid);
+        read_distances(t->kernel_id[nid], t->distance[nid]);
         map_cpus_of(t->kernel_id[nid], nid);
     }
     if (q_read_file("/sys/devices/system/node/online", text, sizeof(text)) > 0)
@@ -240,6 +257,17 @@ unsigned q_this_nid(void)
     if (q_likely(q_topology.cpu_nid == NULL))
         return 0;
     return q_topology.cpu_nid[q_this_cpu()];
+}
+
+unsigned q_find_node(int kernel_id)
+{
+    unsigned nid = 0;
+
+    if (kernel_id == -1)
+        return q_this_nid();
+    while (nid < q_topology.nr_nodes && q_topology.kernel_id[nid] != kernel_id)
+        nid++;
+    return nid;
 }
 
 long q_nodes_bind(void *addr, size_t len, unsigned mode, uint64_t nids)

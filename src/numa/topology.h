@@ -42,6 +42,21 @@ unsigned q_this_nid(void);
  */
 long q_node_bind(void *addr, size_t len, unsigned nid);
 
+/* A node by the kernel's number, -1 for this CPU's; q_topology.nr_nodes where we know none such. */
+unsigned q_find_node(int kernel_id);
+
+/* The kernel's number of the node that a page lies on now, or a negative errno (ENOENT: no memory yet). */
+int q_kernel_node_at(const void *addr);
+
+/* The same as our number; -1 where it is none of ours, or not known. */
+int q_node_at(const void *addr);
+
+/*
+ * Move those pages of [addr, addr + len) that have memory to node nid; both
+ * are multiples of the page size. How many lie there now, or a negative errno.
+ */
+long q_node_move(void *addr, size_t len, unsigned nid);
+
 /* mbind() with a mode of the kernel's for the nodes in nids. 0 or a negative errno. */
 long q_nodes_bind(void *addr, size_t len, unsigned mode, uint64_t nids);
 

@@ -43,11 +43,22 @@ static void add_guest(struct q_heap *heap, struct q_slab *s)
     s->flags |= Q_SLAB_GUEST;
 }
 
-/* Become the owner of a full slab by freeing one of its objects. False: somebody else was first. */
+/* A slab of another node is not for this thread to allocate from. */
+Q_INLINE bool is_near(const struct q_slab *s)
+{
+    return q_likely(q_topology.cpu_nid == NULL) || q_policy_wants(q_slab_nid(s));
+}
+
+/*
+ * Become the owner of a full slab by freeing one of its objects. False: it is
+ * far, or somebody else was first.
+ */
 static bool adopt(struct q_heap *heap, struct q_slab *s, uint64_t w, struct q_object *o, uint32_t k)
 {
     uint64_t now = q_remote_make(s, w, NULL, 0, heap->id);
 
+    if (!is_near(s))
+        return false;
     /* Acquire: the slab's fields as its last owner left them. */
     if (!atomic_compare_exchange_strong_explicit(&s->remote, &w, now, memory_order_acquire,
                                                  memory_order_relaxed))
@@ -206,7 +217,7 @@ static enum q_free_result free_busy(struct q_heap *heap, struct q_slab *s, struc
     }
     o->key = q_slab_key(s, k);
     if (heap != NULL && q_remote_owner(w) == 0 && (w & Q_REMOTE_SHARED) == 0 &&
-        q_policy_wants(q_slab_nid(s)) && adopt(heap, s, w, o, k))
+        adopt(heap, s, w, o, k))
         return Q_FREED;
     if (heap != NULL && q_remote_owner(w) != 0)
         add_to_batch(heap, s, o);

@@ -7,6 +7,7 @@
 
 #include "base/msg.h"
 #include "numa/mempolicy.h"
+#include "slab/cache.h"
 #include "slab/slub.h"
 
 /* Thread pointers nearer than this, times the factor of slab.h, are taken for too near. */
@@ -102,15 +103,10 @@ static void hook_thread(struct q_heap *heap)
     }
 }
 
-struct q_heap *q_heap_get(void)
+static Q_NOINLINE struct q_heap *first_heap(void)
 {
-    struct q_heap *heap = q_heap;
+    struct q_heap *heap;
 
-    if (q_likely(heap != &q_heap_none)) {
-        if (q_unlikely(!heap->hooked))
-            hook_thread(heap);
-        return heap;
-    }
     if (gone || !q_slub_init())
         return NULL;
     q_heap_adopt_orphans();
@@ -135,6 +131,17 @@ struct q_heap *q_heap_get(void)
         return NULL;
     q_heap = heap;
     hook_thread(heap); /* may allocate: from here on that works */
+    return heap;
+}
+
+struct q_heap *q_heap_get(void)
+{
+    struct q_heap *heap = q_heap;
+
+    if (q_unlikely(heap == &q_heap_none))
+        return first_heap();
+    if (q_unlikely(!heap->hooked))
+        hook_thread(heap);
     return heap;
 }
 
@@ -197,6 +204,8 @@ static void drop_current(struct q_heap *heap, unsigned cls)
     /* Taken in one instruction: a signal handler may pop from it. */
     struct q_object *list = __atomic_exchange_n(&heap->chain[cls], NULL, __ATOMIC_RELAXED);
     struct q_object *last = list;
+
+    bin->handed -= q_chain_length(list);
     while (last != NULL && last->next != NULL)
         last = last->next;
     if (last != NULL)
@@ -286,6 +295,7 @@ static void thread_ends(void *arg)
 
     if (++round < PTHREAD_DESTRUCTOR_ITERATIONS && pthread_setspecific(exit_key, heap) == 0)
         return;
+    q_cache_thread_ends(heap);
     gone = true;
     q_heap = &q_heap_none;
     q_heap_exit(heap);

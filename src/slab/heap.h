@@ -72,6 +72,8 @@ struct q_heap {
     uint32_t nr_partial;   /* slabs on all partial lists */
     _Atomic uint32_t told; /* slabs of ours that others saw to be empty */
     uint64_t exited;       /* times this heap changed hands */
+    struct q_mag **mags;   /* magazines of object caches by their id; see cache.h */
+    uint32_t nr_mags;
 };
 
 extern struct q_heap q_heap_none;

@@ -17,6 +17,7 @@
 #include "base/opt.h"
 #include "numa/topology.h"
 #include "slab/refill.h"
+#include "zone/collapse.h"
 #include "zone/page_alloc.h"
 #include "zone/reclaim.h"
 #include "zone/vmalloc.h"
@@ -225,6 +226,7 @@ static Q_NOINLINE void do_tick(struct q_heap *heap)
     reap_told(heap);
     q_reclaim_tick();
     q_vtrim(false);
+    q_collapse_tick();
 }
 
 Q_INLINE void tick(struct q_heap *heap)

@@ -10,6 +10,8 @@
 #include "base/msg.h"
 #include "base/opt.h"
 #include "numa/mempolicy.h"
+#include "slab/arena.h"
+#include "slab/cache.h"
 #include "slab/slub.h"
 
 static struct q_lock init_lock, spare_lock;
@@ -96,6 +98,8 @@ void *q_node_alloc(unsigned nid, unsigned cls)
 
 void q_slub_fork_prepare(bool patient)
 {
+    q_arena_fork_prepare(patient);
+    q_cache_fork_prepare(patient);
     q_lock_for_fork(&init_lock, patient);
     q_lock_for_fork(&spare_lock, patient);
     q_lock_for_fork(&q_heap_lock, patient);
@@ -110,6 +114,8 @@ void q_slub_fork_parent(void)
     q_unlock_for_fork(&q_heap_lock);
     q_unlock_for_fork(&spare_lock);
     q_unlock_for_fork(&init_lock);
+    q_cache_fork_parent();
+    q_arena_fork_parent();
 }
 
 void q_slub_fork_child(void)
@@ -123,4 +129,6 @@ void q_slub_fork_child(void)
         memset(on_node, 0, sizeof(on_node));
     }
     q_lock_after_fork(&init_lock);
+    q_cache_fork_child();
+    q_arena_fork_child();
 }

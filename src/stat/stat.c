@@ -101,3 +101,17 @@ void q_stat_read(struct q_stat *st)
     q_vstat(&st->large);
     st->meta_bytes = atomic_load_explicit(&q_mem.meta_bytes, memory_order_relaxed);
 }
+
+void q_stat_numa(unsigned nid, size_t n[Q_NR_NUMASTAT])
+{
+    size_t c[Q_NR_NUMA_STATS];
+
+    for (unsigned i = 0; i < Q_NR_NUMA_STATS; i++)
+        c[i] = atomic_load_explicit(&q_nodes[nid]->numa[i], memory_order_relaxed);
+    n[0] = c[Q_STAT_HIT_LOCAL] + c[Q_STAT_HIT_OTHER];
+    n[1] = c[Q_STAT_MISS_LOCAL] + c[Q_STAT_MISS_OTHER];
+    n[2] = c[Q_STAT_FOREIGN];
+    n[3] = c[Q_STAT_INTERLEAVE];
+    n[4] = c[Q_STAT_HIT_LOCAL] + c[Q_STAT_MISS_LOCAL];
+    n[5] = c[Q_STAT_HIT_OTHER] + c[Q_STAT_MISS_OTHER];
+}

@@ -32,6 +32,13 @@ struct q_stat {
 /* Fill st. Takes zone locks briefly. */
 void q_stat_read(struct q_stat *st);
 
+/*
+ * Blocks taken from a node, as the kernel's numastat counts pages: numa_hit,
+ * numa_miss, numa_foreign, interleave_hit, local_node, other_node.
+ */
+#define Q_NR_NUMASTAT 6
+void q_stat_numa(unsigned nid, size_t n[Q_NR_NUMASTAT]);
+
 /* The table of QUIRE_CONF=stats:1. */
 void q_stat_print(int fd);
 

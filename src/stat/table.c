@@ -9,6 +9,7 @@
 #include "quire/stat.h"
 #include "stat/stat.h"
 #include "zone/page_alloc.h"
+#include "zone/special.h"
 
 #define FAULT_SAMPLE 64
 
@@ -132,6 +133,18 @@ static void print_zones(struct q_buf *b)
                 human(back, z->nr_given_back << q_page_shift),
                 human(huge, z->nr_huge_blocks * Q_PAGEBLOCK_SIZE));
         }
+    }
+    for (unsigned kind = 0; kind < Q_NR_SPECIAL; kind++) {
+        const struct q_special_zone *z = &q_special_zones[kind];
+        size_t nr_free = z->buddy.nr_free_pages;
+
+        if (z->present_pages > 0)
+            q_buf_printf(b, "  %-6s %-9s %9s %8s %9s %10s %8s\n", "-", q_special_ops[kind]->name,
+                         human(present, (z->present_pages - q_min(z->present_pages, nr_free))
+                                            << q_page_shift),
+                         human(unused, nr_free << q_page_shift),
+                         human(dirty, z->nr_written << q_page_shift),
+                         human(back, z->nr_given_back << q_page_shift), "-");
     }
     if (left_out > 0)
         q_buf_printf(b, "  (%u more zones)\n", left_out);

@@ -17,6 +17,7 @@ static const struct {
     {"buddyinfo", q_view_buddyinfo},     {"pagetypeinfo", q_view_pagetypeinfo},
     {"zoneinfo", q_view_zoneinfo},       {"slabinfo", q_view_slabinfo},
     {"vmallocinfo", q_view_vmallocinfo}, {"numastat", q_view_numastat},
+    {"extfrag_index", q_view_extfrag},   {"unusable_index", q_view_unusable},
 };
 
 #define NR_VIEWS (sizeof(views) / sizeof(views[0]))

@@ -2,6 +2,7 @@
  * view.h - what is there, in the formats of the kernel's own files, or as JSON.
  *
  *   buddyinfo  pagetypeinfo  zoneinfo  numastat     view_zone.c
+ *   extfrag_index  unusable_index                   view_zone.c
  *   slabinfo  vmallocinfo                           view_slab.c
  *
  * A view is rendered into a mapping of its own, which grows until the text
@@ -28,7 +29,7 @@ struct q_view_text {
     size_t len, mapped;
 };
 
-/* Render the view of this name. 0, or an errno: ENOENT, ENOMEM, ENODATA (see q_view_numastat). */
+/* Render the view of this name. 0, or an errno: ENOENT, ENOMEM. */
 int q_view_render(const char *name, bool json, struct q_view_text *text);
 void q_view_release(struct q_view_text *text);
 
@@ -47,13 +48,11 @@ Q_INLINE void q_view_next(struct q_view *v)
 int q_view_buddyinfo(struct q_view *v);
 int q_view_pagetypeinfo(struct q_view *v);
 int q_view_zoneinfo(struct q_view *v);
+int q_view_extfrag(struct q_view *v);
+int q_view_unusable(struct q_view *v);
 int q_view_slabinfo(struct q_view *v);
 int q_view_vmallocinfo(struct q_view *v);
 
-/*
- * Blocks taken from the lists of a node. Whether they were meant for it is
- * not counted, so with several nodes the answer is ENODATA.
- */
 int q_view_numastat(struct q_view *v);
 
 #endif

@@ -3,8 +3,10 @@
  * have mappings of their own. In the layout of the kernel's mm/slab_common.c
  * (version 2.1) and mm/vmalloc.c.
  */
+#include "slab/cache.h"
 #include "stat/stat.h"
 #include "stat/view.h"
+#include "zone/area.h"
 
 static void class_line(struct q_view *v, unsigned cls, const struct q_class_stat *st)
 {
@@ -30,6 +32,36 @@ static void class_line(struct q_view *v, unsigned cls, const struct q_class_stat
     q_buf_printf(&v->out, " : slabdata %6zu %6zu %6zu\n", st->slabs, st->slabs, (size_t)0);
 }
 
+static void cache_line(struct q_view *v, struct q_cache *c)
+{
+    struct q_cache_stat st;
+    unsigned pages = 1u << c->order;
+
+    q_cache_stat(c, &st);
+    if (v->json) {
+        q_view_next(v);
+        q_buf_printf(&v->out,
+                     "{\"name\":\"%s\",\"active_objs\":%zu,\"num_objs\":%zu,\"objsize\":%u,"
+                     "\"objperslab\":%u,\"pagesperslab\":%u,\"active_slabs\":%zu,"
+                     "\"num_slabs\":%zu,\"cached\":%zu}",
+                     c->name, st.live, st.slabs * c->objs, c->stride, c->objs, pages,
+                     st.slabs - st.empty, st.slabs, st.cached);
+        return;
+    }
+    q_buf_printf(&v->out, "%-17s %6zu %6zu %6u %4u %4u : tunables %4u %4u %4u", c->name, st.live,
+                 st.slabs * c->objs, c->stride, c->objs, pages, 2 * c->batch, c->batch, 0u);
+    q_buf_printf(&v->out, " : slabdata %6zu %6zu %6zu\n", st.slabs - st.empty, st.slabs, (size_t)0);
+}
+
+/* What programs made by quire_cache_create(), oldest first. */
+static void cache_lines(struct q_view *v)
+{
+    q_lock(&q_caches.lock);
+    for (struct q_list *l = q_caches.list.next; l != NULL && l != &q_caches.list; l = l->next)
+        cache_line(v, q_container_of(l, struct q_cache, list));
+    q_unlock(&q_caches.lock);
+}
+
 int q_view_slabinfo(struct q_view *v)
 {
     struct q_stat st;
@@ -44,6 +76,7 @@ int q_view_slabinfo(struct q_view *v)
                               "slabdata <active_slabs> <num_slabs> <sharedavail>\n");
     for (unsigned cls = 0; cls < Q_NR_CLASSES; cls++)
         class_line(v, cls, &st.cls[cls]);
+    cache_lines(v);
     q_buf_printf(&v->out, v->json ? "]\n" : "");
     return 0;
 }
@@ -65,12 +98,32 @@ static void mapping_line(void *arg, void *addr, size_t bytes)
                  bytes, bytes >> q_page_shift);
 }
 
+static void area_line(void *arg, const struct q_area *a)
+{
+    struct q_view *v = arg;
+    /* As the kernel: a guard page is part of it. */
+    uintptr_t end = a->addr + ((a->nr + 1) << q_page_shift);
+    const char *kind = a->pages != NULL ? "vmap" : "vmalloc";
+
+    if (v->json) {
+        q_view_next(v);
+        q_buf_printf(&v->out,
+                     "{\"start\":\"0x%016lx\",\"end\":\"0x%016lx\",\"size\":%zu,"
+                     "\"pages\":%zu,\"kind\":\"%s\"}",
+                     a->addr, end, end - a->addr, a->nr, kind);
+        return;
+    }
+    q_buf_printf(&v->out, "0x%016lx-0x%016lx %7zu quire_%s pages=%zu %s\n", a->addr, end,
+                 end - a->addr, kind, a->nr, kind);
+}
+
 int q_view_vmallocinfo(struct q_view *v)
 {
     q_buf_printf(&v->out, v->json ? "[" : "");
     q_lock(&q_vm_lock);
     q_veach(mapping_line, v);
     q_unlock(&q_vm_lock);
+    q_area_each(area_line, v);
     q_buf_printf(&v->out, v->json ? "]\n" : "");
     return 0;
 }

@@ -9,9 +9,12 @@
 #include <string.h>
 
 #include "numa/topology.h"
+#include "stat/stat.h"
 #include "stat/view.h"
+#include "zone/compact.h"
 #include "zone/memmap.h"
 #include "zone/mmzone.h"
+#include "zone/special.h"
 
 /* As the kernel: so many blocks of a list are counted; the lock is not held for more. */
 #define COUNT_MAX 100000u
@@ -91,6 +94,28 @@ static void copy_zone(struct zone_copy *c, struct q_zone *zone, bool with_types)
     q_unlock(&zone->lock);
 }
 
+/* The special zones have neither kinds nor frames in a row. The node says nothing. */
+static void copy_special(struct zone_copy *c, unsigned kind)
+{
+    struct q_special_zone *zone = &q_special_zones[kind];
+
+    memset(c, 0, sizeof(*c));
+    c->node = q_topology.kernel_id[0];
+    c->name = q_special_ops[kind]->name;
+    q_lock(&zone->lock);
+    for (unsigned order = 0; order < Q_NR_ORDERS; order++)
+        c->nr_free[order] = c->by_type[Q_UNMOVABLE][order] = zone->buddy.area[order].nr_free;
+    c->free_pages = zone->buddy.nr_free_pages;
+    c->spanned = c->present = c->managed = zone->present_pages;
+    c->nr_dirty = zone->nr_written;
+    c->nr_alloc = zone->nr_alloc;
+    c->nr_free_calls = zone->nr_free_calls;
+    c->nr_given_back = zone->nr_given_back;
+    q_unlock(&zone->lock);
+    c->blocks[Q_UNMOVABLE] = c->present >> q_pageblock_order();
+    c->start_pfn = q_mem.max_pages;
+}
+
 /* Call fn for each zone that has memory, as the kernel does for its populated ones. */
 static void each_zone(struct q_view *v, bool with_types,
                       void (*fn)(struct q_view *v, const struct zone_copy *c, struct q_zone *zone))
@@ -103,6 +128,11 @@ static void each_zone(struct q_view *v, bool with_types,
             if (c.present > 0)
                 fn(v, &c, &q_nodes[nid]->zones[type]);
         }
+    }
+    for (unsigned kind = 0; kind < Q_NR_SPECIAL; kind++) {
+        copy_special(&c, kind);
+        if (c.present > 0)
+            fn(v, &c, NULL);
     }
 }
 
@@ -139,12 +169,60 @@ static void buddy_line(struct q_view *v, const struct zone_copy *c, struct q_zon
     q_buf_printf(&v->out, "\n");
 }
 
-int q_view_buddyinfo(struct q_view *v)
+/* One line for each zone. */
+static int lines(struct q_view *v,
+                 void (*fn)(struct q_view *v, const struct zone_copy *c, struct q_zone *zone))
 {
     q_buf_printf(&v->out, v->json ? "[" : "");
-    each_zone(v, false, buddy_line);
+    each_zone(v, false, fn);
     q_buf_printf(&v->out, v->json ? "]\n" : "");
     return 0;
+}
+
+int q_view_buddyinfo(struct q_view *v)
+{
+    return lines(v, buddy_line);
+}
+
+/* An index in thousandths for each order, as the kernel prints them. */
+static void index_line(struct q_view *v, const struct zone_copy *c,
+                       int (*fn)(const size_t nr_free[Q_NR_ORDERS], unsigned order))
+{
+    if (v->json)
+        json_zone(v, c);
+    q_buf_printf(&v->out, v->json ? ",\"index\":[" : "Node %d, zone %8s ", (int)c->node, c->name);
+    for (unsigned order = 0; order < Q_NR_ORDERS; order++) {
+        int index = fn(c->nr_free, order);
+        unsigned size = (unsigned)(index < 0 ? -index : index);
+
+        q_buf_printf(&v->out, v->json ? "%s%s%u.%03u" : "%s%s%u.%03u ",
+                     v->json && order > 0 ? "," : "",
+                     index < 0 ? "-"
+                     : v->json ? ""
+                               : " ",
+                     size / 1000, size % 1000);
+    }
+    q_buf_printf(&v->out, v->json ? "]}" : "\n");
+}
+
+static void extfrag_line(struct q_view *v, const struct zone_copy *c, struct q_zone *zone)
+{
+    index_line(v, c, q_fragmentation_index);
+}
+
+static void unusable_line(struct q_view *v, const struct zone_copy *c, struct q_zone *zone)
+{
+    index_line(v, c, q_unusable_index);
+}
+
+int q_view_extfrag(struct q_view *v)
+{
+    return lines(v, extfrag_line);
+}
+
+int q_view_unusable(struct q_view *v)
+{
+    return lines(v, unusable_line);
 }
 
 static void free_by_type(struct q_view *v, const struct zone_copy *c, struct q_zone *zone)
@@ -244,7 +322,7 @@ static void zone_stats(struct q_view *v, const struct zone_copy *c)
 static void pagesets(struct q_view *v, struct q_zone *zone)
 {
     q_buf_printf(&v->out, v->json ? ",\"pagesets\":[" : "\n  pagesets");
-    for (unsigned cpu = 0; cpu < q_topology.nr_cpus; cpu++) {
+    for (unsigned cpu = 0; zone != NULL && cpu < q_topology.nr_cpus; cpu++) {
         struct q_pcp *pcp = &zone->pcp[cpu];
 
         q_lock(&pcp->lock);
@@ -297,36 +375,52 @@ static void zone_lines(struct q_view *v, const struct zone_copy *c, struct q_zon
 
 int q_view_zoneinfo(struct q_view *v)
 {
-    q_buf_printf(&v->out, v->json ? "[" : "");
-    each_zone(v, false, zone_lines);
-    q_buf_printf(&v->out, v->json ? "]\n" : "");
-    return 0;
+    return lines(v, zone_lines);
 }
 
+static const char *const numa_names[Q_NR_NUMASTAT] = {
+    "numa_hit", "numa_miss", "numa_foreign", "interleave_hit", "local_node", "other_node",
+};
+
+static void numastat_json(struct q_view *v)
+{
+    size_t n[Q_NR_NUMASTAT];
+
+    q_buf_printf(&v->out, "[");
+    for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++) {
+        q_view_next(v);
+        q_buf_printf(&v->out, "{\"node\":%u", q_topology.kernel_id[nid]);
+        q_stat_numa(nid, n);
+        for (unsigned i = 0; i < Q_NR_NUMASTAT; i++)
+            json_number(v, numa_names[i], n[i]);
+        q_buf_printf(&v->out, "}");
+    }
+    q_buf_printf(&v->out, "]\n");
+}
+
+/* One node: the file of that node. Several: side by side, as numastat(8) shows these files. */
 int q_view_numastat(struct q_view *v)
 {
-    static const char *const names[] = {"numa_hit",       "numa_miss",  "numa_foreign",
-                                        "interleave_hit", "local_node", "other_node"};
-    struct zone_copy c;
-    size_t taken = 0;
+    unsigned nr = q_topology.nr_nodes;
+    size_t n[Q_NR_NUMASTAT];
 
-    if (q_topology.nr_nodes > 1)
-        return ENODATA;
-    for (unsigned type = 0; type < Q_NR_ZONES; type++) {
-        copy_zone(&c, &q_nodes[0]->zones[type], false);
-        taken += c.nr_alloc;
+    if (v->json) {
+        numastat_json(v);
+        return 0;
     }
-    if (v->json)
-        q_buf_printf(&v->out, "[{\"node\":%u", c.node);
-    for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        /* With one node all that is taken was meant for it, and is local. */
-        size_t n = i == 0 || i == 4 ? taken : 0;
-
-        if (v->json)
-            json_number(v, names[i], n);
-        else
-            q_buf_printf(&v->out, "%s %zu\n", names[i], n);
+    if (nr > 1)
+        q_buf_printf(&v->out, "%-16s", "");
+    for (unsigned nid = 0; nr > 1 && nid < nr; nid++)
+        q_buf_printf(&v->out, q_topology.kernel_id[nid] < 10 ? "%11s%s%u" : "%10s%s%u", " ", "node",
+                     q_topology.kernel_id[nid]);
+    q_buf_printf(&v->out, nr > 1 ? "\n" : "");
+    for (unsigned i = 0; i < Q_NR_NUMASTAT; i++) {
+        q_buf_printf(&v->out, nr > 1 ? "%-16s" : "%s", numa_names[i]);
+        for (unsigned nid = 0; nid < nr; nid++) {
+            q_stat_numa(nid, n);
+            q_buf_printf(&v->out, nr > 1 ? "%16zu" : " %zu", n[i]);
+        }
+        q_buf_printf(&v->out, "\n");
     }
-    q_buf_printf(&v->out, v->json ? "}]\n" : "");
     return 0;
 }

@@ -8,6 +8,10 @@
 #include "zone/fork.h"
 
 #include "numa/topology.h"
+#include "zone/area.h"
+#include "zone/collapse.h"
+#include "zone/highmem.h"
+#include "zone/movable.h"
 #include "zone/salvage.h"
 #include "zone/vmalloc.h"
 
@@ -25,6 +29,7 @@ static void take_or_leave(struct q_lock *l)
 
 static void each_lock(lock_fn fn)
 {
+    fn(&q_movable_lock);
     for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++)
         for (unsigned type = 0; q_nodes[nid] != NULL && type < Q_NR_ZONES; type++)
             for (unsigned cpu = 0; cpu < q_topology.nr_cpus; cpu++)
@@ -32,6 +37,9 @@ static void each_lock(lock_fn fn)
     for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++)
         for (unsigned type = 0; q_nodes[nid] != NULL && type < Q_NR_ZONES; type++)
             fn(&q_nodes[nid]->zones[type].lock);
+    q_special_each_lock(fn);
+    fn(&q_kmap_lock);
+    fn(&q_area_lock);
     fn(&q_vm_lock);
     fn(&q_mem_lock);
 }
@@ -57,9 +65,14 @@ void q_zone_fork_parent(void)
 
 void q_zone_fork_child(void)
 {
+    q_lock_after_fork(&q_movable_lock); /* a run is on its way with one store, or lost */
     for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++)
         for (unsigned type = 0; q_nodes[nid] != NULL && type < Q_NR_ZONES; type++)
             zone_after_fork(&q_nodes[nid]->zones[type]);
+    q_special_fork_child();
+    q_kmap_fork_child();
+    q_lock_after_fork(&q_area_lock); /* a list is changed by one store */
     q_vmalloc_fork_child(q_lock_after_fork(&q_vm_lock));
     q_lock_after_fork(&q_mem_lock); /* metadata is handed out by one addition */
+    q_collapse_fork_child();
 }

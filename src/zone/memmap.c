@@ -8,6 +8,7 @@
 #include "base/msg.h"
 #include "base/opt.h"
 #include "numa/topology.h"
+#include "zone/linear.h"
 
 #define GUARD ((size_t)1 << 16) /* one page of any size */
 #define WINDOW_MIN ((size_t)1 << 30)
@@ -16,6 +17,8 @@
 
 struct q_mem q_mem;
 struct q_lock q_mem_lock;
+const struct q_linear_ops *q_linear;
+_Atomic bool q_linear_pinned;
 struct q_node *q_nodes[Q_MAX_NODES];
 const char *const q_zone_names[Q_NR_ZONES] = {"Normal", "Movable"};
 
@@ -26,8 +29,7 @@ static struct {
 
 struct q_lookup q_lookup = {.slabs = (char *)&no_slab, .mask = 0};
 
-/* Reserve size bytes aligned to align; nothing is accessible yet. */
-static char *reserve(size_t size, size_t align)
+char *q_reserve(size_t size, size_t align)
 {
     char *p = q_mmap(NULL, size + align, PROT_NONE, MAP_NORESERVE);
 
@@ -48,7 +50,7 @@ static bool reserve_arrays(size_t max_pages)
     size_t map = q_align_up(max_pages * sizeof(struct q_page), GUARD);
     size_t blocks =
         q_align_up((max_pages >> q_pageblock_order()) * sizeof(struct q_pageblock), GUARD);
-    char *p = reserve(slabs + map + blocks + 4 * GUARD, GUARD);
+    char *p = q_reserve(slabs + map + blocks + 4 * GUARD, GUARD);
 
     if (p == NULL)
         return false;
@@ -77,6 +79,43 @@ static size_t wanted_window(void)
     return q_min(q_max(want, (size_t)1 << 36), WINDOW_MAX);
 }
 
+/*
+ * The window gets a place of its own, another in each process: the kernel
+ * would put it next to all else that it maps, at one of few places, and images
+ * (src/cow) of one process could not be mapped in the next. Not too far away
+ * either, since a view of a snapshot spans the window and all mappings.
+ * ThreadSanitizer wants it where the kernel does.
+ */
+#ifdef __SANITIZE_THREAD__
+#define APART_BYTES ((size_t)0)
+#else
+#define APART_BYTES ((size_t)1 << 42)
+#endif
+#define LOWEST_WINDOW ((size_t)1 << 36)
+
+static char *reserve_apart(size_t size)
+{
+    char *near = q_reserve(size, size);
+    size_t places = APART_BYTES / size;
+    uint64_t random = 0;
+
+    if (near == NULL || places < 2 ||
+        q_arch_syscall6(SYS_getrandom, (long)&random, sizeof(random), 1 /* GRND_NONBLOCK */, 0, 0,
+                        0) != sizeof(random))
+        return near;
+    size_t down = random % places * size;
+    if (down == 0 || (uintptr_t)near < down + LOWEST_WINDOW)
+        return near;
+    char *apart = q_mmap(near - down, size, PROT_NONE, MAP_NORESERVE);
+    if (apart == near - down) {
+        q_munmap(near, size);
+        return apart;
+    }
+    if (apart != NULL)
+        q_munmap(apart, size);
+    return near;
+}
+
 static bool init_window(void)
 {
     size_t least =
@@ -84,7 +123,7 @@ static bool init_window(void)
 
     least <<= q_ceil_log2(q_topology.nr_nodes);
     for (size_t size = wanted_window(); size >= least; size /= 2) {
-        char *base = reserve(size, size);
+        char *base = reserve_apart(size);
 
         if (base == NULL)
             continue;
@@ -268,17 +307,17 @@ static bool grow_window(struct q_zone *zone)
     for (size_t nr = q_min(growth(zone), left); nr >= block; nr = q_align_down(nr / 2, block)) {
         void *at = q_pfn_to_virt(zone->frontier_end);
 
-        if (q_mprotect(at, nr << q_page_shift, PROT_READ | PROT_WRITE) != 0)
+        if (q_linear_online(at, nr << q_page_shift) != 0)
             continue;
         if (!online_arrays(zone->frontier_end, nr, zone->nid)) {
             q_mprotect(at, nr << q_page_shift, PROT_NONE);
             continue;
         }
         q_node_bind(at, nr << q_page_shift, zone->nid);
-        if (q_mem.thp_always)
+        if (q_mem.thp_always && q_linear == NULL)
             q_madvise(at, nr << q_page_shift, MADV_NOHUGEPAGE);
         zone->frontier_end += nr;
-        /* Relaxed: for heap_is_small(), which reads without the lock. */
+        /* Relaxed: for q_heap_is_small(), which reads without the lock. */
         __atomic_store_n(&zone->present_pages, zone->present_pages + nr, __ATOMIC_RELAXED);
         return true;
     }
@@ -316,7 +355,7 @@ static bool grow_sparse(struct q_zone *zone)
     q_lock(&q_mem_lock);
     size_t section = q_mem.nr_sections, pfn = section << Q_SECTION_ORDER;
     if (pfn + nr <= q_mem.max_pages && online_arrays(pfn, nr, zone->nid)) {
-        char *at = reserve(q_max_block_size(), q_max_block_size());
+        char *at = q_reserve(q_max_block_size(), q_max_block_size());
 
         if (at != NULL && q_mprotect(at, q_max_block_size(), PROT_READ | PROT_WRITE) == 0) {
             q_node_bind(at, q_max_block_size(), zone->nid);
@@ -333,7 +372,7 @@ static bool grow_sparse(struct q_zone *zone)
                                   memory_order_release);
             zone->frontier = pfn;
             zone->frontier_end = pfn + nr;
-            /* Relaxed: for heap_is_small(), which reads without the lock. */
+            /* Relaxed: for q_heap_is_small(), which reads without the lock. */
             __atomic_store_n(&zone->present_pages, zone->present_pages + nr, __ATOMIC_RELAXED);
             done = true;
         } else if (at != NULL) {

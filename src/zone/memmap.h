@@ -75,6 +75,9 @@ bool q_mem_init(void);
  */
 bool q_zone_grow(struct q_zone *zone);
 
+/* Reserve size bytes of address space at a multiple of align; nothing is accessible yet. Or NULL. */
+char *q_reserve(size_t size, size_t align);
+
 /* Permanent memory for structures, zeroed, aligned to 128 bytes; NULL where there is none. */
 void *q_meta_alloc(size_t bytes);
 

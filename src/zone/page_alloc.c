@@ -14,15 +14,19 @@
 #include "base/msg.h"
 #include "base/opt.h"
 #include "numa/topology.h"
+#include "zone/movable.h"
 #include "zone/pageblock.h"
-#include "zone/place.h"
 #include "zone/reclaim.h"
+#include "zone/special.h"
 #include "zone/vmalloc.h"
 
-#define SMALL_HEAP_BYTES ((size_t)32 << 20)
+#define SMALL_HEAP_BYTES ((size_t)128 << 20)
+#define FIT_SCAN 32 /* blocks to look at for one that fits */
+#define DROP_BYTES ((size_t)1 << 20) /* of discardable runs, at a time */
 
 _Atomic size_t q_pages_in_use;
 _Atomic size_t q_pages_carved;
+_Atomic size_t q_pages_outside;
 
 bool q_charge(size_t pages)
 {
@@ -39,6 +43,21 @@ bool q_charge(size_t pages)
 void q_uncharge(size_t pages)
 {
     atomic_fetch_sub_explicit(&q_pages_in_use, pages, memory_order_relaxed);
+}
+
+bool q_charge_outside(size_t pages)
+{
+    if (!q_charge(pages))
+        return false;
+    /* Relaxed: as above. */
+    atomic_fetch_add_explicit(&q_pages_outside, pages, memory_order_relaxed);
+    return true;
+}
+
+void q_uncharge_outside(size_t pages)
+{
+    atomic_fetch_sub_explicit(&q_pages_outside, pages, memory_order_relaxed);
+    q_uncharge(pages);
 }
 
 /* Hand every free block of the pageblock at pfn to another mobility. */
@@ -127,6 +146,69 @@ static void free_tail(struct q_zone *zone, struct q_page *page, size_t nr, bool 
     q_buddy_free_range(&zone->buddy, page, pfn, nr, how);
 }
 
+/*
+ * Pages from page + from on that are free in a row, as far as `most`. They
+ * are blocks whose heads lie one after the other; nothing that is given out
+ * may reach beyond the largest block that it lies in.
+ */
+static size_t free_behind(const struct q_page *page, size_t from, size_t most)
+{
+    size_t pfn = q_page_to_pfn(page), at = from;
+    size_t end = q_next_section(pfn) - pfn;
+
+    while (at < q_min(most, end) && q_page_is_free(page + at))
+        at += (size_t)1 << page[at].order;
+    return q_min(at, end) - from;
+}
+
+/* Take [page + from, page + to), all of it free, off the free lists. */
+static void take_behind(struct q_zone *zone, struct q_page *page, size_t from, size_t to)
+{
+    while (from < to) {
+        struct q_page *next = page + from;
+        size_t block = (size_t)1 << next->order;
+
+        q_buddy_remove(&zone->buddy, next);
+        if (from + block > to)
+            free_tail(zone, page + to, from + block - to, (next->list & 1) != 0);
+        from += block;
+    }
+}
+
+/*
+ * nr pages that need no alignment, from the start of a free block that is too
+ * small but has free pages behind it: where a block of just this length was
+ * freed, it fits again, and nothing else is broken up. Of those at hand, the
+ * one with the least to spare. Only pages that hold memory already are worth it.
+ */
+static struct q_page *take_fitting(struct q_zone *zone, size_t nr, enum q_mobility mobility,
+                                   size_t *written)
+{
+    unsigned order = q_fls(nr), seen = 0;
+    size_t first = (size_t)1 << order, spare = nr;
+    struct q_list *head = &zone->buddy.area[order].free_list[q_list_index(mobility, false)];
+    struct q_page *best = NULL;
+
+    for (struct q_list *l = head->next; l != NULL && l != head && seen < FIT_SCAN;
+         l = l->next, seen++) {
+        struct q_page *page = q_container_of(l, struct q_page, lru);
+        size_t have = first + free_behind(page, first, nr + spare);
+
+        if (have < nr || have - nr >= spare)
+            continue;
+        best = page;
+        spare = have - nr;
+        if (spare == 0)
+            break;
+    }
+    if (best != NULL) {
+        take_behind(zone, best, 0, nr);
+        *written = q_pageblock_taken(zone, q_page_to_pfn(best), nr);
+        zone->nr_alloc++;
+    }
+    return best;
+}
+
 struct q_page *q_zone_take(struct q_zone *zone, unsigned order, size_t nr, enum q_mobility mobility,
                            size_t *written)
 {
@@ -168,27 +250,23 @@ static enum q_mobility mobility_of(q_gfp_t gfp)
  * In a small heap keeping kinds apart costs more memory than it can ever
  * save: what slabs gave back serves runs, and the other way round.
  */
-static bool heap_is_small(unsigned nid)
+bool q_heap_is_small(unsigned nid)
 {
     const struct q_zone *normal = &q_nodes[nid]->zones[Q_ZONE_NORMAL];
+    size_t small = q_min(SMALL_HEAP_BYTES >> q_page_shift, normal->spanned_pages / 4);
 
     /* Relaxed: a hint, read without the zone's lock. */
-    return __atomic_load_n(&normal->present_pages, __ATOMIC_RELAXED) <= SMALL_HEAP_BYTES >>
-           q_page_shift;
+    return __atomic_load_n(&normal->present_pages, __ATOMIC_RELAXED) <= small;
 }
 
-/*
- * Before giving up: what rests in the mapping cache counts against limits on
- * address space and memory, and what waits on other CPUs' lists could merge.
- */
-static bool last_resort(void)
+bool q_last_resort(size_t nr)
 {
-    bool found = q_vtrim(true) > 0;
+    bool found = (q_vtrim(true) > 0) | (q_special_trim() > 0);
 
     for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++)
         for (unsigned type = 0; type < Q_NR_ZONES; type++)
             found |= q_pcp_drain(&q_nodes[nid]->zones[type]);
-    return found;
+    return (q_movable_shrink(q_max(nr, DROP_BYTES >> q_page_shift)) > 0) | found;
 }
 
 /* Walk the zonelist of a node once; on success the run's head is filled in. */
@@ -197,7 +275,7 @@ static struct q_page *try_on(const struct q_place *want, q_gfp_t gfp, unsigned o
     unsigned nid = want->nid;
     size_t written = 0;
 
-    if (heap_is_small(nid))
+    if (q_heap_is_small(nid))
         gfp &= ~(Q_GFP_MOVABLE | Q_GFP_RECLAIMABLE);
     struct q_zone **list =
         q_nodes[nid]->zonelist[gfp & Q_GFP_MOVABLE ? Q_ZONE_MOVABLE : Q_ZONE_NORMAL];
@@ -212,7 +290,11 @@ static struct q_page *try_on(const struct q_place *want, q_gfp_t gfp, unsigned o
         if (!q_place_allows(want, zone))
             continue;
         q_lock(&zone->lock);
-        struct q_page *page = q_zone_take(zone, order, nr, mobility_of(gfp), &written);
+        struct q_page *page = NULL;
+        if ((gfp & Q_GFP_ANYWHERE) != 0)
+            page = take_fitting(zone, nr, mobility_of(gfp), &written);
+        if (page == NULL)
+            page = q_zone_take(zone, order, nr, mobility_of(gfp), &written);
         if (page != NULL) {
             page->type = Q_PAGE_RUN;
             page->nr = (uint32_t)nr;
@@ -232,23 +314,23 @@ static struct q_page *try_on(const struct q_place *want, q_gfp_t gfp, unsigned o
     return NULL;
 }
 
-static struct q_page *alloc_on(struct q_place want, q_gfp_t gfp, unsigned order, size_t nr)
+struct q_page *q_alloc_on(struct q_place want, q_gfp_t gfp, unsigned order, size_t nr)
 {
     struct q_page *page = try_on(&want, gfp, order, nr);
 
-    return page == NULL && last_resort() ? try_on(&want, gfp, order, nr) : page;
+    return page == NULL && q_last_resort(nr) ? try_on(&want, gfp, order, nr) : page;
 }
 
 struct q_page *q_alloc_pages_node(unsigned nid, q_gfp_t gfp, unsigned order)
 {
     if (order > Q_MAX_ORDER || nid >= q_topology.nr_nodes)
         return NULL;
-    return alloc_on(q_place_on(nid), gfp, order, (size_t)1 << order);
+    return q_alloc_on(q_place_on(nid), gfp, order, (size_t)1 << order);
 }
 
 struct q_page *q_alloc_pages(q_gfp_t gfp, unsigned order)
 {
-    return order <= Q_MAX_ORDER ? alloc_on(q_place_by_policy(), gfp, order, (size_t)1 << order)
+    return order <= Q_MAX_ORDER ? q_alloc_on(q_place_by_policy(), gfp, order, (size_t)1 << order)
                                 : NULL;
 }
 
@@ -256,7 +338,7 @@ struct q_page *q_alloc_run_aligned(q_gfp_t gfp, size_t nr, unsigned order)
 {
     if (nr == 0 || nr > (size_t)1 << Q_MAX_ORDER || order > Q_MAX_ORDER)
         return NULL;
-    return alloc_on(q_place_by_policy(), gfp, (unsigned)q_max(q_ceil_log2(nr), order), nr);
+    return q_alloc_on(q_place_by_policy(), gfp, (unsigned)q_max(q_ceil_log2(nr), order), nr);
 }
 
 struct q_page *q_alloc_run(q_gfp_t gfp, size_t nr)
@@ -264,10 +346,23 @@ struct q_page *q_alloc_run(q_gfp_t gfp, size_t nr)
     return q_alloc_run_aligned(gfp, nr, 0);
 }
 
+/* Whoever gets these pages next wants memory of the zone's node. */
+static void bring_home(const struct q_page *page, size_t nr)
+{
+    unsigned nid = q_pfn_zone(q_page_to_pfn(page))->nid;
+
+    /* Where that fails they are as good as they were. */
+    q_node_move(q_page_address(page), nr << q_page_shift, nid);
+}
+
 void q_free_run(struct q_page *page)
 {
     struct q_zone *zone = q_pfn_zone(q_page_to_pfn(page));
 
+    if (q_unlikely(page->flags != 0)) {
+        bring_home(page, page->nr);
+        page->flags = 0;
+    }
     q_lock(&zone->lock);
     q_assert(page->type == Q_PAGE_RUN);
     size_t nr = page->nr;
@@ -286,33 +381,14 @@ void q_shrink_run(struct q_page *page, size_t nr)
 
     if (cut == 0)
         return;
+    if (q_unlikely(page->flags != 0))
+        bring_home(page + nr, cut);
     q_lock(&zone->lock);
     page->nr = (uint32_t)nr;
     zone->nr_run_pages -= cut;
     q_zone_give(zone, page + nr, cut, cut);
     q_unlock(&zone->lock);
     q_uncharge(cut);
-}
-
-/*
- * Pages behind a run are free blocks whose heads lie one after the other; a
- * run may not outgrow the largest block that it lies in.
- */
-static bool behind_is_free(const struct q_page *page, size_t from, size_t to)
-{
-    size_t pfn = q_page_to_pfn(page),
-           limit = q_align_down(pfn, (size_t)1 << Q_MAX_ORDER) + ((size_t)1 << Q_MAX_ORDER);
-
-    if (pfn + to > limit)
-        return false;
-    while (from < to) {
-        const struct q_page *next = page + from;
-
-        if (!q_page_is_free(next))
-            return false;
-        from += (size_t)1 << next->order;
-    }
-    return true;
 }
 
 bool q_grow_run(struct q_page *page, size_t nr)
@@ -324,16 +400,8 @@ bool q_grow_run(struct q_page *page, size_t nr)
     if (nr > (size_t)1 << Q_MAX_ORDER || !q_charge(nr - have))
         return false;
     q_lock(&zone->lock);
-    if (behind_is_free(page, have, nr)) {
-        for (size_t at = have; at < nr;) {
-            struct q_page *next = page + at;
-            size_t block = (size_t)1 << next->order;
-
-            q_buddy_remove(&zone->buddy, next);
-            if (at + block > nr)
-                free_tail(zone, page + nr, at + block - nr, (next->list & 1) != 0);
-            at += block;
-        }
+    if (nr - have <= free_behind(page, have, nr)) {
+        take_behind(zone, page, have, nr);
         q_pageblock_taken(zone, pfn + have, nr - have);
         page->nr = (uint32_t)nr;
         zone->nr_run_pages += nr - have;
@@ -374,11 +442,15 @@ struct q_page *q_alloc_slab_pages(unsigned want, unsigned *written)
     struct q_place from = q_place_by_policy();
     struct q_page *page = try_slab(&from, want, written);
 
-    return page == NULL && last_resort() ? try_slab(&from, want, written) : page;
+    return page == NULL && q_last_resort((size_t)1 << q_slab_order()) ? try_slab(&from, want, written) : page;
 }
 
 void q_free_slab_pages(struct q_page *page, unsigned written)
 {
+    if (q_unlikely(page->flags != 0)) {
+        bring_home(page, (size_t)1 << q_slab_order());
+        page->flags = 0;
+    }
     q_pcp_free(q_pfn_zone(q_page_to_pfn(page)), page, q_slab_order(), written);
     q_uncharge((size_t)1 << q_slab_order());
 }

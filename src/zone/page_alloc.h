@@ -10,7 +10,7 @@
 #ifndef Q_ZONE_PAGE_ALLOC_H
 #define Q_ZONE_PAGE_ALLOC_H
 
-#include "zone/memmap.h"
+#include "zone/place.h"
 
 typedef unsigned q_gfp_t;
 #define Q_GFP_KERNEL 0u      /* NORMAL first */
@@ -18,12 +18,16 @@ typedef unsigned q_gfp_t;
 #define Q_GFP_ZERO 2u        /* zeroed; free where the pages are known to be zero */
 #define Q_GFP_THISNODE 4u    /* no other node */
 #define Q_GFP_RECLAIMABLE 8u /* may be dropped on demand */
+#define Q_GFP_ANYWHERE 16u   /* at any page: the order says how large a block holds it, no more */
 
 /* 2^order pages, from the node that the thread's policy says; order 0..Q_MAX_ORDER. */
 struct q_page *q_alloc_pages(q_gfp_t gfp, unsigned order);
 
 /* The same near node nid, whatever the policy. */
 struct q_page *q_alloc_pages_node(unsigned nid, q_gfp_t gfp, unsigned order);
+
+/* The same, cut to nr pages, at least 1. */
+struct q_page *q_alloc_on(struct q_place want, q_gfp_t gfp, unsigned order, size_t nr);
 
 /* Exactly nr pages (1 .. 2^Q_MAX_ORDER): the tail of the block goes back at once. */
 struct q_page *q_alloc_run(q_gfp_t gfp, size_t nr);
@@ -59,6 +63,19 @@ extern _Atomic size_t q_pages_carved;
 bool q_charge(size_t pages);
 void q_uncharge(size_t pages);
 
+/* The same for memory that going back to a snapshot leaves as it is; counted in the sum, too. */
+extern _Atomic size_t q_pages_outside;
+bool q_charge_outside(size_t pages);
+void q_uncharge_outside(size_t pages);
+
+/*
+ * Before giving up on nr pages: what rests in the mapping cache and the special zones counts
+ * against limits on address space and memory, what waits on other CPUs' lists could merge, and
+ * what is discardable is dropped. True where there was something. No lock from q_movable_lock on
+ * is held.
+ */
+bool q_last_resort(size_t nr);
+
 /*
  * Inside the layer: take from / give to the buddy lists of one zone, zone->lock
  * held. *written: pages up to the last one that may hold something.
@@ -66,6 +83,9 @@ void q_uncharge(size_t pages);
 struct q_page *q_zone_take(struct q_zone *zone, unsigned order, size_t nr, enum q_mobility mobility,
                            size_t *written);
 void q_zone_give(struct q_zone *zone, struct q_page *page, size_t nr, size_t written);
+
+/* Whether slabs and runs share a zone on this node as yet. */
+bool q_heap_is_small(unsigned nid);
 
 /* Inside the layer: per-CPU lists. */
 struct q_page *q_pcp_alloc(struct q_zone *zone, unsigned order, unsigned want, unsigned *written);

@@ -9,6 +9,8 @@
  *               +---------+--------------------------+
  *   malloc      |    0    |            1             |
  *   page        | COUNTED | references; 0: being freed |
+ *   owned       |    0    |            2             |  by an object cache or a heap
+ *   movable     |    0    |            3             |  by a handle (movable.h)
  *               +---------+--------------------------+
  *
  * All pages of a run share the count of its head. A counted run starts at a
@@ -16,7 +18,8 @@
  * of a page inside it is found.
  *
  * The word is changed by compare-and-swap; no lock is taken but by
- * q_split_run(), which takes zone->lock.
+ * q_split_run(), which takes zone->lock. Runs of the special zones (special.h)
+ * are held the same way.
  */
 #ifndef Q_ZONE_PAGE_REF_H
 #define Q_ZONE_PAGE_REF_H
@@ -25,6 +28,8 @@
 
 #define Q_PAGE_COUNTED (1u << 31)
 #define Q_PAGE_COUNT_MAX (Q_PAGE_COUNTED - 1)
+#define Q_PAGE_OWNED 2u
+#define Q_PAGE_HANDLED 3u
 
 /* The run at page, just allocated, is held by count from now on: by one reference. */
 Q_INLINE void q_page_set_counted(struct q_page *page)
@@ -40,6 +45,33 @@ Q_INLINE void q_page_set_plain(struct q_page *page)
     __atomic_store_n(&page->refcount, 1, __ATOMIC_RELAXED);
 }
 
+/* The run at page, just allocated, belongs to an object cache or a heap (slab/unit.h). */
+Q_INLINE void q_page_set_owned(struct q_page *page)
+{
+    /* Relaxed: as above. */
+    __atomic_store_n(&page->refcount, Q_PAGE_OWNED, __ATOMIC_RELAXED);
+}
+
+Q_INLINE bool q_page_is_owned(const struct q_page *page)
+{
+    /* Relaxed: set before anything in the run was handed out, and stays until it is freed. */
+    return __atomic_load_n(&page->refcount, __ATOMIC_RELAXED) == Q_PAGE_OWNED;
+}
+
+/* Whether a handle stands for this run; its number + 1 is in `private`. */
+Q_INLINE bool q_page_is_movable(const struct q_page *page)
+{
+    /* Relaxed: for a complaint, or to be asked of the handle again. */
+    return __atomic_load_n(&page->refcount, __ATOMIC_RELAXED) == Q_PAGE_HANDLED;
+}
+
+/* Whether this run is a block of malloc's. */
+Q_INLINE bool q_page_is_plain(const struct q_page *page)
+{
+    /* Relaxed: as above. */
+    return __atomic_load_n(&page->refcount, __ATOMIC_RELAXED) == 1;
+}
+
 /* Whether this run belongs to the page interface. */
 Q_INLINE bool q_page_is_counted(const struct q_page *page)
 {
@@ -49,6 +81,9 @@ Q_INLINE bool q_page_is_counted(const struct q_page *page)
 
 /* The struct page that p points to; NULL where p is no pointer into the memory map. */
 struct q_page *q_page_at(const void *p);
+
+/* The head of the run that holds page, counted or malloc's; NULL where there is none. */
+struct q_page *q_page_run(struct q_page *page);
 
 /* The head of the live counted run that holds page; NULL where there is none. */
 struct q_page *q_page_head(struct q_page *page);
@@ -72,5 +107,8 @@ enum q_put q_page_put(struct q_page *head);
  * one reference each.
  */
 void q_split_run(struct q_page *page);
+
+/* The same, with the lock of the zone held: walkers see either one run or all the single pages. */
+void q_split_pages(struct q_page *page);
 
 #endif

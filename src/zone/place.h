@@ -52,4 +52,13 @@ Q_INLINE void q_place_count(const struct q_place *want, unsigned got)
         atomic_fetch_add_explicit(&q_nodes[got]->numa[Q_STAT_INTERLEAVE], 1, memory_order_relaxed);
 }
 
+/* A mapping of exactly `bytes` at a multiple of align, where the place says; NULL: none to be had. */
+void *q_place_map(const struct q_place *place, size_t bytes, size_t align);
+
+/*
+ * The node that a block which is about to be freed may serve again: that of
+ * its first page, whoever wrote it. -1: none, its policy is its own.
+ */
+int q_place_home(const void *p);
+
 #endif

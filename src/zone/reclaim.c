@@ -4,15 +4,15 @@
 #include "base/opt.h"
 #include "numa/topology.h"
 #include "zone/hold.h"
+#include "zone/linear.h"
 #include "zone/page_alloc.h"
 #include "zone/pageblock.h"
 
-#define TICK_MS 50u         /* at most one look in this time */
-#define BLOCKS_PER_TICK 64u /* bounds the time under the lock */
-#define HUGE_FROM_BYTES ((size_t)64 << 20)
+#define TICK_MS 50u                       /* at most one look in this time */
+#define BLOCKS_PER_TICK 64u               /* bounds the time under the lock */
 #define FLOOR_BYTES ((size_t)256 << 10)   /* free memory up to this never goes */
 #define EAGER_BYTES ((size_t)512 << 10)   /* nor does it at once up to this, */
-#define EAGER_SHARE 4                     /* this part of what is in use, */
+#define EAGER_SHARE 8                     /* this part of what is in use, */
 #define KEEP_BYTES ((size_t)32 << 20)     /* and so much of the runs in use lately */
 #define PART_MIN_BYTES ((size_t)64 << 10) /* smaller pieces are not worth a system call */
 
@@ -67,8 +67,8 @@ static void give_back(struct q_zone *zone, size_t pfn, size_t nr)
 {
     if (q_held(q_pfn_to_virt(pfn), nr << q_page_shift))
         return; /* a snapshot shows it: goes when that is released */
-    if (q_madvise(q_pfn_to_virt(pfn), nr << q_page_shift, MADV_DONTNEED) != 0)
-        return; /* locked memory (mlockall) stays; so does what we know of it */
+    if (q_linear_discard(q_pfn_to_virt(pfn), nr << q_page_shift) != 0)
+        return; /* locked memory (mlockall), or shared with children: so is what we know of it */
     size_t before = zone->nr_dirty, end = pfn + nr;
     q_pageblock_cleaned(zone, pfn, nr);
     zone->nr_given_back += before - zone->nr_dirty;
@@ -142,9 +142,10 @@ void q_zone_tick(struct q_zone *zone)
     set_watermarks(zone);
     size_t max = zone->watermark[Q_WMARK_MAX];
     /* Not where part of it may have to stay: each free would look at all of it again. */
-    if (zone->nr_dirty > max && !q_any_held())
+    bool stays = q_any_held() || q_linear_is_pinned();
+    if (zone->nr_dirty > max && !stays)
         reclaim_pass(zone, 0, 0, max - max / 8, true, 0);
-    if (zone->nr_dirty > max && !q_any_held())
+    if (zone->nr_dirty > max && !stays)
         reclaim_pass(zone, 0, 0, max - max / 8, false, PART_MIN_BYTES);
     uint32_t now = q_now_ms();
     if (now - zone->tick_ms < TICK_MS)
@@ -207,12 +208,14 @@ static bool dense_enough(const struct q_zone *zone)
         in_use = zone->present_pages;
     if (zone->type != Q_ZONE_NORMAL)
         return false;
-    return carved << q_page_shift >= HUGE_FROM_BYTES && carved >= in_use - in_use / 16;
+    return carved << q_page_shift >= Q_HUGE_FROM_BYTES &&
+           carved + zone->nr_run_pages >= in_use - in_use / 16;
 }
 
 void q_zone_want_huge(struct q_zone *zone, size_t pfn)
 {
-    if (q_opt.huge == Q_HUGE_OFF || q_mem.thp_never ||
+    /* Advice for a part would cut the mapping of a file into pieces. */
+    if (q_opt.huge == Q_HUGE_OFF || q_mem.thp_never || q_linear != NULL ||
         (q_opt.huge == Q_HUGE_AUTO && !dense_enough(zone)))
         return;
     if (q_madvise(q_pfn_to_virt(pfn), q_max_block_size(), MADV_HUGEPAGE) != 0)

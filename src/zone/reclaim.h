@@ -11,6 +11,9 @@
 
 #include "zone/memmap.h"
 
+/* So large must the slabs be before huge pages are asked for. */
+#define Q_HUGE_FROM_BYTES ((size_t)64 << 20)
+
 /* Look whether something should be given back; cheap when not. zone->lock held. */
 void q_zone_tick(struct q_zone *zone);
 

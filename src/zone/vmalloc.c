@@ -6,8 +6,10 @@
 #include "base/msg.h"
 #include "base/opt.h"
 #include "zone/hold.h"
+#include "zone/movable.h"
 #include "zone/page_alloc.h"
 #include "zone/pageblock.h"
+#include "zone/place.h"
 
 #define TABLE_SIZE (1u << 17) /* twice as many as the kernel allows mappings by default */
 #define CACHE_SLOTS 16
@@ -26,6 +28,7 @@ static struct {
     void *addr;
     size_t bytes;
     uint32_t stamp_ms;
+    int nid; /* of its memory */
 } cache[CACHE_SLOTS];
 
 /* Entries in use by group, so that a walk need not look at all of the table. */
@@ -102,13 +105,14 @@ static void remove_slot(size_t at)
 }
 
 /* Take the cached block that serves best: the smallest that fits, else the largest, of about the size. */
-static bool take_cached(size_t bytes, size_t align, void **addr, size_t *have)
+static bool take_cached(size_t bytes, size_t align, int nid, void **addr, size_t *have)
 {
     int best = -1;
 
     for (int i = 0; i < CACHE_SLOTS; i++) {
-        if (cache[i].addr == NULL || ((uintptr_t)cache[i].addr & (align - 1)) != 0 ||
-            cache[i].bytes < bytes / 2 || cache[i].bytes / 2 > bytes)
+        if (cache[i].addr == NULL || cache[i].nid != nid ||
+            ((uintptr_t)cache[i].addr & (align - 1)) != 0 || cache[i].bytes < bytes / 2 ||
+            cache[i].bytes / 2 > bytes)
             continue;
         if (best < 0) {
             best = i;
@@ -130,32 +134,13 @@ static bool take_cached(size_t bytes, size_t align, void **addr, size_t *have)
     return true;
 }
 
-/* A mapping of exactly bytes at a multiple of align. */
-static void *map_aligned(size_t bytes, size_t align)
-{
-    size_t extra = align > q_page_size() ? align - q_page_size() : 0;
-    char *p;
-
-    if (bytes + extra < bytes)
-        return NULL;
-    p = q_mmap(NULL, bytes + extra, PROT_READ | PROT_WRITE, 0);
-    if (p == NULL || extra == 0)
-        return p;
-    char *start = (char *)q_align_up((uintptr_t)p, align);
-    if (start > p)
-        q_munmap(p, (size_t)(start - p));
-    if (start + bytes < p + bytes + extra)
-        q_munmap(start + bytes, (size_t)(p + extra - start));
-    return start;
-}
-
-static void *reuse_cached(size_t bytes, size_t align, size_t *dirty)
+static void *reuse_cached(size_t bytes, size_t align, unsigned nid, size_t *dirty)
 {
     void *addr;
     size_t have;
 
     q_lock(&q_vm_lock);
-    bool got = take_cached(bytes, align, &addr, &have);
+    bool got = take_cached(bytes, align, (int)nid, &addr, &have);
     q_unlock(&q_vm_lock);
     if (!got)
         return NULL;
@@ -172,22 +157,30 @@ static void *reuse_cached(size_t bytes, size_t align, size_t *dirty)
     return moved;
 }
 
+/* Under the limit, or once what may be dropped has been. */
+static bool charge(size_t nr)
+{
+    return q_charge(nr) || (q_movable_shrink(nr) > 0 && q_charge(nr));
+}
+
 void *q_vmalloc(size_t bytes, size_t align, size_t *dirty)
 {
     size_t len = q_align_up(q_max(bytes, 1), q_page_size());
 
-    if (len < bytes || !q_charge(len >> q_page_shift))
+    if (len < bytes || !charge(len >> q_page_shift))
         return NULL;
     align = q_max(align, q_page_size());
     q_vtrim(false);
-    void *p = reuse_cached(len, align, dirty);
+    struct q_place place = q_place_by_policy();
+    void *p = q_policy_mode() == Q_MPOL_LOCAL ? reuse_cached(len, align, place.nid, dirty) : NULL;
     if (p == NULL) {
         *dirty = 0;
-        p = map_aligned(len, align);
+        p = q_place_map(&place, len, align);
     }
     if (p == NULL && q_vtrim(true) > 0)
-        p = map_aligned(len, align);
+        p = q_place_map(&place, len, align);
     if (p != NULL) {
+        q_place_count(&place, place.nid);
         q_lock(&q_vm_lock);
         bool ok = insert(p, len);
         q_unlock(&q_vm_lock);
@@ -223,7 +216,7 @@ static size_t cache_room(void)
 }
 
 /* Put a block into the cache; what it pushes out is returned for unmapping. */
-static void cache_put(void *p, size_t bytes, void **out, size_t *out_bytes)
+static void cache_put(void *p, size_t bytes, int nid, void **out, size_t *out_bytes)
 {
     int slot = 0;
 
@@ -243,6 +236,7 @@ static void cache_put(void *p, size_t bytes, void **out, size_t *out_bytes)
     }
     cache[slot].addr = p;
     cache[slot].bytes = bytes;
+    cache[slot].nid = nid;
     cache[slot].stamp_ms = q_now_ms();
     stat.cached_blocks++;
     stat.cached_bytes += bytes;
@@ -261,6 +255,7 @@ bool q_vfree(void *p)
 {
     void *out = NULL;
     size_t out_bytes = 0, bytes = 0;
+    int nid = q_place_home(p);
 
     q_lock(&q_vm_lock);
     size_t at = find_slot((uintptr_t)p);
@@ -272,8 +267,8 @@ bool q_vfree(void *p)
     remove_slot(at);
     if (keep_held(p, bytes)) {
         /* unmapped once no snapshot shows it any more */
-    } else if (stat.cached_bytes + bytes <= cache_room()) {
-        cache_put(p, bytes, &out, &out_bytes);
+    } else if (nid >= 0 && stat.cached_bytes + bytes <= cache_room()) {
+        cache_put(p, bytes, nid, &out, &out_bytes);
     } else {
         out = p;
         out_bytes = bytes;
@@ -292,7 +287,7 @@ void *q_vrealloc(void *p, size_t bytes)
 
     if (old == len)
         return p;
-    if (len < bytes || (len > old && !q_charge((len - old) >> q_page_shift)))
+    if (len < bytes || (len > old && !charge((len - old) >> q_page_shift)))
         return NULL;
     /*
      * The entry leaves the table first: once the block has moved, another
@@ -429,6 +424,19 @@ void q_veach(void (*fn)(void *arg, void *addr, size_t bytes), void *arg)
         for (size_t i = 0; group_used[g] > 0 && i < GROUP; i++)
             if (table[g * GROUP + i].addr != 0)
                 fn(arg, (void *)table[g * GROUP + i].addr, table[g * GROUP + i].bytes);
+}
+
+size_t q_vnext(size_t slot, void **addr, size_t *bytes)
+{
+    q_lock(&q_vm_lock);
+    while (slot < TABLE_SIZE && table[slot].addr == 0)
+        slot = group_used[slot / GROUP] == 0 ? (slot / GROUP + 1) * GROUP : slot + 1;
+    if (slot < TABLE_SIZE) {
+        *addr = (void *)table[slot].addr;
+        *bytes = table[slot].bytes;
+    }
+    q_unlock(&q_vm_lock);
+    return slot < TABLE_SIZE ? slot : Q_VEND;
 }
 
 bool q_vsettled(void)

@@ -63,6 +63,14 @@ struct q_vstat q_vstat_locked(void);
 /* Call fn for every block in use; q_vm_lock held. */
 void q_veach(void (*fn)(void *arg, void *addr, size_t bytes), void *arg);
 
+/*
+ * The first block in use at or after a slot of the table: its slot, address
+ * and length; Q_VEND where there is none. From slot 0 on, slot + 1 after each,
+ * all that stay where they are come by.
+ */
+#define Q_VEND (~(size_t)0)
+size_t q_vnext(size_t slot, void **addr, size_t *bytes);
+
 /* No block is on its way from one address to another, and so in no table; q_vm_lock held. */
 bool q_vsettled(void);
 

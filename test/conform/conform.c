@@ -190,6 +190,15 @@ static void report(size_t number, const char *name, int status)
     fflush(stdout);
 }
 
+/* Slow machines, as those that test/vm plays, are given so many times as long. */
+static unsigned int patience(void)
+{
+    const char *times = getenv("CONFORM_PATIENCE");
+    int n = times != NULL ? atoi(times) : 1;
+
+    return n > 1 ? (unsigned int)n : 1;
+}
+
 static int run_one(const struct conform_case *c, size_t number)
 {
     int status = 0;
@@ -198,7 +207,7 @@ static int run_one(const struct conform_case *c, size_t number)
     fflush(stdout);
     pid = fork();
     if (pid == 0) {
-        alarm(c->seconds != 0 ? c->seconds : USUAL_SECONDS);
+        alarm((c->seconds != 0 ? c->seconds : USUAL_SECONDS) * patience());
         c->run();
         conform_end();
     }

@@ -75,7 +75,7 @@ static int failures(void)
     bad += expect(quire_procfs_print("slabinfo", 0, closed) == -1 && errno == EBADF, "read only");
     errno = 0;
     bad += expect(quire_procfs_print("buddyinfo", 0, -1) == -1 && errno == EBADF, "no file");
-    bad += expect(quire_procfs_name(6) == NULL && quire_procfs_name(~0u) == NULL, "names end");
+    bad += expect(quire_procfs_name(8) == NULL && quire_procfs_name(~0u) == NULL, "names end");
     return bad;
 }
 

@@ -53,10 +53,14 @@ PATTERNS = {
         r"        protection: \(\d+(?:, \d+)*\)", rf"      {COUNTER} \d+", r"  pagesets",
         r"    cpu: \d+", r"              (?:count|high|batch|high_min|high_max):? *\d+",
         r"  vm stats threshold: \d+", r"  node_unreclaimable:  \d+", r"  start_pfn:           \d+"],
-    "numastat": [r"\w+ \d+"],
+    "numastat": [r"\w+ \d+", r" +node\d+(?: +node\d+)+", r"\w+ +\d+(?: +\d+)+"],
+    "extfrag_index": [rf"Node \d+, zone {ZONE} (?:[- ]\d\.\d{{3}} ){{11}}"],
+    "unusable_index": [rf"Node \d+, zone {ZONE} (?: ?\d\.\d{{3}} ){{11}}"],
 }
 KERNEL = {name: "/proc/" + name for name in PATTERNS}
 KERNEL["numastat"] = "/sys/devices/system/node/node0/numastat"
+KERNEL["extfrag_index"] = "/sys/kernel/debug/extfrag/extfrag_index"
+KERNEL["unusable_index"] = "/sys/kernel/debug/extfrag/unusable_index"
 
 
 def odd_line(name, text):
@@ -76,6 +80,22 @@ def sections(program, conf):
 def numbers(text):
     """Every number of a text, in order."""
     return [int(n) for n in re.findall(r"\b\d+\b", text)]
+
+
+def wrong_indices(name, found, buddy):
+    """An index is -1 or unusable part of a whole exactly where the free blocks say so."""
+    for line, entry, free in zip(found[name, "text"].splitlines(), json.loads(found[name, "json"]),
+                                 buddy, strict=True):
+        shown = [float(n) for n in re.findall(r"-?\d\.\d+", line)]
+        if shown != entry["index"] or entry["zone"] != free["zone"]:
+            yield f"{name}: {line} is not {entry}"
+        for order, index in enumerate(entry["index"]):
+            fits = sum(n << k for k, n in enumerate(free["free"]) if k >= order)
+            pages = sum(n << k for k, n in enumerate(free["free"]))
+            if name == "extfrag_index" and (index == -1) != (fits > 0):
+                yield f"{name}: {index} for order {order} of {free}"
+            if name == "unusable_index" and abs(index - (1 - fits / pages if pages else 1)) > .0011:
+                yield f"{name}: {index} for order {order} of {free}"
 
 
 def agree(found):
@@ -102,6 +122,8 @@ def agree(found):
         nr = sum(n for key, n in blocks.items() if key not in ("node", "zone"))
         if nr * types["pages_per_block"] != zone["managed"]:
             yield f"pagetypeinfo: {nr} blocks for {zone['managed']} pages"
+    for name in "extfrag_index", "unusable_index":
+        yield from wrong_indices(name, found, buddy)
     if numbers(found["zoneinfo", "text"])[1] != zones[0]["free"]:
         yield "zoneinfo: text and JSON differ"
     lines = found["slabinfo", "text"].splitlines()[2:]
@@ -132,9 +154,11 @@ def complaints(program, conf):
             line = odd_line(name, text)
             if line is not None:
                 yield f"{name}: {line!r}"
-    nodes = "numa_fake" in conf
-    if nodes != (("No data available", "failed") in found):
-        yield "numastat: it is for one node"
+    nodes = 3 if "numa_fake" in conf else 1
+    stat = json.loads(found["numastat", "json"])
+    if len(stat) != nodes or any(n["numa_hit"] + n["numa_miss"] != n["local_node"] + n["other_node"]
+                                 for n in stat) or not sum(n["local_node"] for n in stat):
+        yield f"numastat: {stat}"
     try:
         yield from agree(found)
     except (KeyError, ValueError) as error:

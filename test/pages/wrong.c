@@ -2,6 +2,7 @@
  * wrong.c - wrong use of pages: each is answered by one line that names the function and what the
  * page is, and by abort(); or, with misuse:report, by the line alone, and nothing else is harmed.
  */
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,8 @@
 #include <unistd.h>
 
 #include "../conform/conform.h"
+#include "quire/highmem.h"
+#include "quire/movable.h"
 #include "quire/page.h"
 #include "quire/quire.h"
 
@@ -140,6 +143,177 @@ static void realloc_of_pages(void)
     free(realloc(bytes, 3000000));
 }
 
+/* The same where the page is in a zone of its own; one without room below 4 GiB has it elsewhere. */
+static struct quire_page *low_page(void)
+{
+    struct quire_page *page = quire_alloc_pages(QUIRE_GFP_DMA32, 1);
+
+    return page != NULL ? page : quire_alloc_pages(0, 1);
+}
+
+static void double_put_low(void)
+{
+    struct quire_page *page = low_page();
+
+    quire_put_page(page);
+    quire_put_page(page);
+}
+
+static void malloc_frees_low_pages(void)
+{
+    free(quire_page_address(low_page()));
+}
+
+static void wrong_order_low(void)
+{
+    quire_put_free_pages(quire_page_address(low_page()), 3);
+}
+
+static struct quire_page *high_page(void)
+{
+    return quire_alloc_page(QUIRE_GFP_HIGHMEM);
+}
+
+static void double_put_high(void)
+{
+    struct quire_page *page = high_page();
+
+    quire_put_page(page);
+    quire_put_page(page);
+}
+
+static void kunmap_of_unmapped(void)
+{
+    struct quire_page *page = high_page();
+
+    quire_kmap(page);
+    quire_kunmap(page);
+    quire_kunmap(page);
+}
+
+static void kunmap_of_freed(void)
+{
+    struct quire_page *page = high_page();
+
+    quire_put_page(page);
+    quire_kunmap(page);
+}
+
+static void out_of_order(void)
+{
+    char *first = quire_kmap_local(high_page()), *second = quire_kmap_local(high_page());
+
+    quire_kunmap_local(first);
+    quire_kunmap_local(second);
+}
+
+static void nothing_mapped(void)
+{
+    char *p = quire_kmap_local(high_page());
+
+    quire_kunmap_local(p);
+    quire_kunmap_local(p);
+}
+
+static char *elsewhere;
+
+static void *map_elsewhere(void *arg)
+{
+    elsewhere = quire_kmap_local(arg);
+    return NULL;
+}
+
+static void another_thread(void)
+{
+    struct quire_page *mine = high_page(), *others = high_page();
+    pthread_t thread;
+
+    quire_kmap_local(mine);
+    pthread_create(&thread, NULL, map_elsewhere, others);
+    pthread_join(thread, NULL);
+    quire_kunmap_local(elsewhere);
+}
+
+static void no_window(void)
+{
+    quire_kunmap_local(&block);
+}
+
+static void vfree_twice(void)
+{
+    char *p = quire_vmalloc(1);
+
+    quire_vfree(p);
+    quire_vfree(p);
+}
+
+static void vfree_inside(void)
+{
+    quire_vfree((char *)quire_vmalloc(100000) + 1);
+}
+
+static void vunmap_of_vmalloc(void)
+{
+    quire_vunmap(quire_vmalloc(1));
+}
+
+static void vfree_of_vmap(void)
+{
+    struct quire_page *page = high_page();
+
+    quire_vfree(quire_vmap(&page, 1));
+}
+
+static void free_of_vmalloc(void)
+{
+    free(quire_vmalloc(1));
+}
+
+static void unpin_too_often(void)
+{
+    quire_movable_t *h = quire_movable_alloc(1, 0);
+
+    quire_movable_pin(h, NULL);
+    quire_movable_unpin(h);
+    quire_movable_unpin(h);
+}
+
+static void free_of_pinned(void)
+{
+    quire_movable_t *h = quire_movable_alloc(1, 0);
+
+    quire_movable_pin(h, NULL);
+    quire_movable_free(h);
+}
+
+static void free_handle_twice(void)
+{
+    quire_movable_t *h = quire_movable_alloc(1, 0);
+
+    quire_movable_free(h);
+    quire_movable_free(h);
+}
+
+static void pin_of_no_handle(void)
+{
+    quire_movable_pin((quire_movable_t *)&block, NULL);
+}
+
+static char *movable_address(void)
+{
+    return quire_movable_pin(quire_movable_alloc(1, 0), NULL);
+}
+
+static void free_of_movable(void)
+{
+    free(movable_address());
+}
+
+static void put_of_movable(void)
+{
+    quire_put_page(quire_virt_to_page(movable_address()));
+}
+
 static void bulk_twice(void)
 {
     struct quire_page *pages[2] = {single, single};
@@ -174,6 +348,34 @@ static const struct wrong {
     {"split of a free page", "quire_split_page(", "already free", split_of_free},
     {"free() of pages", "free(", "in a live block of pages", malloc_frees_pages},
     {"realloc() of pages", "realloc(", "in a live block of pages", realloc_of_pages},
+    {"double put, DMA32", "quire_put_page(", "already free", double_put_low},
+    {"free() of low pages", "free(", "in a live block of pages", malloc_frees_low_pages},
+    {"wrong order, DMA32", "quire_put_free_pages(", "wrong length of 8 pages for a block of 2",
+     wrong_order_low},
+    {"double put, HIGHMEM", "quire_put_page(", "already free", double_put_high},
+    {"kunmap of what is not mapped", "quire_kunmap(", "not mapped by quire_kmap()",
+     kunmap_of_unmapped},
+    {"kunmap of a free page", "quire_kunmap(", "already free", kunmap_of_freed},
+    {"kunmap_local out of order", "quire_kunmap_local(", "out of order: the last one mapped is 0x",
+     out_of_order},
+    {"kunmap_local of nothing", "quire_kunmap_local(", "this thread has nothing mapped",
+     nothing_mapped},
+    {"kunmap_local for another thread", "quire_kunmap_local(", "in a window of another thread",
+     another_thread},
+    {"kunmap_local of no window", "quire_kunmap_local(", "not an address that", no_window},
+    {"vfree twice", "quire_vfree(", "no area begins there", vfree_twice},
+    {"vfree inside", "quire_vfree(", "not the start of the area of quire_vmalloc()", vfree_inside},
+    {"vunmap of vmalloc", "quire_vunmap(", "that is an area of quire_vmalloc()", vunmap_of_vmalloc},
+    {"vfree of vmap", "quire_vfree(", "that is an area of quire_vmap()", vfree_of_vmap},
+    {"free() of vmalloc", "free(", "in an area of quire_vmalloc()", free_of_vmalloc},
+    {"unpin once too often", "quire_movable_unpin(", "is not pinned", unpin_too_often},
+    {"free of a pinned handle", "quire_movable_free(", "is pinned", free_of_pinned},
+    {"free of a handle twice", "quire_movable_free(", "or already free", free_handle_twice},
+    {"pin of no handle", "quire_movable_pin(", "not a handle", pin_of_no_handle},
+    {"free() of movable memory", "free(", "belongs to a handle of quire_movable_alloc()",
+     free_of_movable},
+    {"put of movable memory", "quire_put_page(", "belongs to a handle of quire_movable_alloc()",
+     put_of_movable},
     {"twice in a bulk", "quire_free_pages_bulk(", "already free", bulk_twice},
 };
 

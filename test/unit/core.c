@@ -7,6 +7,8 @@
 
 static void choose(enum core_kind kind)
 {
+    /* As many nodes as the test says, whatever the machine has. */
+    q_opt.numa = q_opt.numa == Q_NUMA_AUTO ? Q_NUMA_OFF : q_opt.numa;
     if (kind == CORE_NUMA)
         q_opt.numa_fake = 4;
     if (kind == CORE_SPARSE)
@@ -35,14 +37,15 @@ void core_start_slabs(enum core_kind kind)
 
 void core_grow_up(void)
 {
-    struct q_page *page[13]; /* 52 MiB of pages of 4 KiB */
+    struct q_page *page[64];
     size_t n;
 
     for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++) {
-        for (n = 0; n < 13; n++) {
+        for (n = 0; n < 64 && q_heap_is_small(nid); n++) {
             page[n] = q_alloc_pages_node(nid, Q_GFP_KERNEL | Q_GFP_THISNODE, Q_MAX_ORDER);
             must(page[n] != NULL);
         }
+        must(!q_heap_is_small(nid));
         while (n > 0)
             q_free_run(page[--n]);
     }

@@ -95,7 +95,7 @@ Test(opt, every_option_takes_its_values)
         "numa:auto",        "numa_fake:64",  "model:auto",
         "model:flat",       "model:sparse",  "window:1048576",
         "spare:0",          "populate:0",    "populate:1",
-        "verbose:1",
+        "fork:copy",        "fork:shared",   "verbose:1",
     };
 
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {

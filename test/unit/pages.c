@@ -48,11 +48,13 @@ static void alloc_one(struct rng *rng)
         r->page = q_alloc_pages(gfp, order);
     } else {
         nr = 1 + rng_below(rng, scale);
+        gfp |= rng_below(rng, 2) ? Q_GFP_ANYWHERE : 0;
         r->page = q_alloc_run(gfp, nr);
     }
     must(r->page != NULL);
-    /* Aligned to its order, the next one for exact lengths. */
-    must_eq(q_page_to_pfn(r->page) & (((size_t)1 << q_ceil_log2(nr)) - 1), 0);
+    /* Aligned to its order, the next one for exact lengths, unless none was asked for. */
+    if ((gfp & Q_GFP_ANYWHERE) == 0)
+        must_eq(q_page_to_pfn(r->page) & (((size_t)1 << q_ceil_log2(nr)) - 1), 0);
     mark(r->page, 0, nr, 1);
     if (zero)
         must(core_is_zero(q_page_address(r->page), nr));
@@ -228,4 +230,24 @@ Test(pages, limit)
     must_eq(q_pages_in_use, allowed);
     must(q_vfree(mapping));
     must(q_alloc_run(Q_GFP_KERNEL, 1) != NULL);
+}
+
+/* Lengths a little above a power of two: what was freed serves again, and hardly anything else is touched. */
+Test(pages, runs_fit_where_their_like_were_freed)
+{
+    static const size_t lengths[] = {9, 17, 35, 69, 138, 275, 538};
+    struct q_page *page[70];
+
+    core_start(CORE_FLAT);
+    for (size_t i = 0; i < 70; i++)
+        must((page[i] = q_alloc_run(Q_GFP_ANYWHERE, lengths[i % 7])) != NULL);
+    size_t frontier = core_zone(0, Q_ZONE_NORMAL)->frontier;
+    for (size_t round = 0; round < 20; round++) {
+        for (size_t i = round % 3; i < 70; i += 3)
+            q_free_run(page[i]);
+        for (size_t i = round % 3; i < 70; i += 3)
+            must((page[i] = q_alloc_run(Q_GFP_ANYWHERE, lengths[i % 7])) != NULL);
+        core_check();
+    }
+    must(core_zone(0, Q_ZONE_NORMAL)->frontier - frontier <= 2 * q_max_block_size() >> q_page_shift);
 }

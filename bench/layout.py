@@ -1,0 +1,74 @@
+"""Writes the list of functions in src/often.lds: what small programs run of the library.
+
+    python3 bench/layout.py
+
+Builds a library that is not ordered, in build/layout: valgrind names only functions of one section.
+Run it when the set-up or the slow paths of malloc have changed, and look at the difference: the
+pages that the library adds to every program depend on it (./dev bench small).
+"""
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+
+from harness import callgrind
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+SCRIPT = os.path.join(ROOT, "src", "often.lds")
+PROGRAMS = (["/bin/true"], ["/bin/ls", "-l", "/"], ["/bin/sh", "-c", "/bin/true"],
+            [sys.executable, "-c", "print(sum(len(str(i)) for i in range(9999)))"])
+# called seldom by those, but by others all the time
+ALWAYS = {"calloc", "calloc_slow", "realloc", "memalign"}
+# there is only one section for what libc and the compiler add: named in the script itself
+OTHERS = {"pthread_atfork", "__popcountdi2", "_init", "_fini"}
+LINE = 3
+
+
+def build():
+    folder = os.path.join(ROOT, "build", "layout")
+    if not os.path.exists(os.path.join(folder, "build.ninja")):
+        subprocess.run(["meson", "setup", folder, ROOT, "--buildtype=release", "-Doften_first=false"],
+                       check=True)
+    subprocess.run(["meson", "compile", "-C", folder, "quire:shared_library"], check=True)
+    return os.path.realpath(os.path.join(folder, "src", "libquire.so"))
+
+
+def functions(library):
+    seen = set()
+    with tempfile.TemporaryDirectory() as folder:
+        out = os.path.join(folder, "out")
+        for program in PROGRAMS:
+            callgrind.run(program, library, out, os.environ)
+            for path, function, _, _ in callgrind.Reader(out).costs():
+                if os.path.realpath(path) == library:
+                    seen.add(re.sub(r"'\d+$", "", function))
+    names = {name for name in seen if re.fullmatch(r"[A-Za-z_][\w.]*", name)}
+    return sorted((names | ALWAYS) - OTHERS)
+
+
+def write(names):
+    with open(SCRIPT) as file:
+        text = file.read()
+    rows = [" ".join(f".text.{name}" for name in names[i:i + LINE])
+            for i in range(0, len(names), LINE)]
+    listed = "".join(f"    *({row})\n" for row in rows)
+    begin = text.index("    *(.text.")
+    end = text.index("  }\n", begin)
+    with open(SCRIPT, "w") as file:
+        file.write(text[:begin] + listed + text[end:])
+
+
+def main():
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    try:
+        names = functions(build())
+    except (callgrind.CallgrindError, subprocess.SubprocessError) as error:
+        sys.exit(f"layout: {error}")
+    write(names)
+    print(f"{len(names)} functions in {os.path.relpath(SCRIPT)}; now build again")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,348 @@
+/* shrink.c - giving memory up: shrinkers, the thread in the background, control groups. */
+#include "quire/shrinker.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "../conform/conform.h"
+#include "quire/movable.h"
+#include "quire/page.h"
+#include "quire/quire.h"
+
+#define PIECE ((size_t)64 << 10)
+#define NR 1024
+
+/* A cache of pieces, under a lock that the callbacks only try. */
+static struct cache {
+    pthread_mutex_t lock;
+    char *piece[NR];
+    unsigned nr;
+    _Atomic unsigned counts, scans;
+    _Atomic size_t given;
+} cache = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static size_t count(void *arg)
+{
+    struct cache *c = arg;
+
+    c->counts++;
+    if (pthread_mutex_trylock(&c->lock) != 0)
+        return QUIRE_SHRINK_BUSY;
+    size_t bytes = c->nr * PIECE;
+    pthread_mutex_unlock(&c->lock);
+    return bytes;
+}
+
+static size_t scan(void *arg, size_t bytes)
+{
+    struct cache *c = arg;
+    size_t freed = 0;
+
+    c->scans++;
+    if (pthread_mutex_trylock(&c->lock) != 0)
+        return QUIRE_SHRINK_BUSY;
+    for (; c->nr > 0 && freed < bytes; freed += PIECE)
+        free(c->piece[--c->nr]);
+    pthread_mutex_unlock(&c->lock);
+    c->given += freed;
+    return freed;
+}
+
+static void fill_cache(unsigned nr)
+{
+    while (cache.nr < nr) {
+        char *p = malloc(PIECE);
+        REQUIRE(p != NULL);
+        memset(p, (int)cache.nr, PIECE);
+        cache.piece[cache.nr++] = p;
+    }
+}
+
+static const char *conf(void)
+{
+    const char *text = getenv("QUIRE_CONF");
+
+    return text != NULL ? text : "";
+}
+
+/* Run another case of this program with these options; that it was not skipped is seen there. */
+static void run_with(const char *options, const char *name)
+{
+    int pid = fork();
+
+    if (pid == 0) {
+        setenv("QUIRE_CONF", options, 1);
+        dup2(2, 1); /* its report is not ours */
+        execl("/proc/self/exe", "shrink", name, (char *)NULL);
+        _exit(99);
+    }
+    CHECK(conform_child_ok(pid, options));
+}
+
+static void under_limit(void)
+{
+    if (strstr(conf(), "limit:32M") == NULL)
+        conform_skip("run by another case");
+    quire_shrinker_t *s = quire_shrinker_register("cache", count, scan, &cache);
+    REQUIRE(s != NULL);
+    fill_cache(400);
+    CHECK(cache.scans == 0);
+    /* More than is left, of every kind: the cache makes room. */
+    char *large = malloc(16 << 20);
+    CHECK(large != NULL && cache.scans > 0 && cache.given > 0);
+    free(large);
+    fill_cache(400);
+    unsigned before = cache.scans;
+    char *small[4000];
+    for (int i = 0; i < 4000; i++)
+        REQUIRE((small[i] = malloc(3000)) != NULL, "%d of 4000, errno %d", i, errno);
+    CHECK(cache.scans > before);
+    for (int i = 0; i < 4000; i++)
+        free(small[i]);
+    fill_cache(400);
+    before = cache.scans;
+    struct quire_page *page[600];
+    errno = 77;
+    for (int i = 0; i < 600; i++)
+        REQUIRE((page[i] = quire_alloc_pages(0, 2)) != NULL, "%d of 600", i);
+    CHECK(cache.scans > before && errno == 77);
+    for (int i = 0; i < 600; i++)
+        quire_free_pages(page[i], 2);
+    /* Hopeless: nothing is given up for it. */
+    fill_cache(300);
+    before = cache.scans;
+    unsigned held = cache.nr;
+    errno = 0;
+    CHECK(malloc(40 << 20) == NULL && errno == ENOMEM && cache.scans == before);
+    CHECK(malloc(conform_opaque(SIZE_MAX)) == NULL && cache.scans == before && cache.nr == held);
+    /* Without it, it fails as ever. */
+    CHECK(quire_shrinker_unregister(s) == 0);
+    errno = 0;
+    CHECK(malloc(20 << 20) == NULL && errno == ENOMEM && cache.scans == before);
+}
+
+static _Atomic unsigned failed;
+
+static void *allocate(void *arg)
+{
+    uint64_t state = (uintptr_t)arg;
+    char *mine[40] = {NULL};
+
+    for (int i = 0; i < 2000; i++) {
+        unsigned at = (unsigned)(conform_random(&state) % 40);
+
+        free(mine[at]);
+        mine[at] = malloc(1000 + conform_random(&state) % 60000);
+        /* Another thread may hold the cache for longer than anybody waits. */
+        if (mine[at] == NULL)
+            failed++;
+        else
+            memset(mine[at], (int)at, 1000);
+        if (i % 8 == 0 && pthread_mutex_trylock(&cache.lock) == 0) {
+            /* With the lock held: a callback that waited for it would wait for ever. */
+            if (cache.nr < NR && (cache.piece[cache.nr] = malloc(PIECE)) != NULL)
+                cache.nr++;
+            pthread_mutex_unlock(&cache.lock);
+        }
+    }
+    for (int i = 0; i < 40; i++)
+        free(mine[i]);
+    return NULL;
+}
+
+static void threads_under_limit(void)
+{
+    pthread_t thread[4];
+
+    if (strstr(conf(), "limit:32M") == NULL)
+        conform_skip("run by another case");
+    quire_shrinker_t *s = quire_shrinker_register("cache", count, scan, &cache);
+    fill_cache(100);
+    for (uintptr_t i = 0; i < 4; i++)
+        REQUIRE(pthread_create(&thread[i], NULL, allocate, (void *)(i + 1)) == 0);
+    for (int i = 0; i < 50; i++)
+        quire_shrink(1);
+    for (int i = 0; i < 4; i++)
+        pthread_join(thread[i], NULL);
+    CHECK(cache.scans > 0 && failed < 4 * 1000, "%u of 8000 failed", (unsigned)failed);
+    char *p = malloc(16 << 20);
+    CHECK(p != NULL, "nobody holds the cache now");
+    free(p);
+    CHECK(quire_shrinker_unregister(s) == 0);
+}
+
+static quire_shrinker_t *self;
+
+static size_t scan_wrongly(void *arg, size_t bytes)
+{
+    errno = 0;
+    CHECK(quire_shrinker_unregister(self) == -1 && errno == EDEADLK);
+    CHECK(quire_shrink(1 << 20) == 0, "asked again inside a callback");
+    return scan(arg, bytes);
+}
+
+static void case_interface(void)
+{
+    quire_shrinker_t *s[QUIRE_NR_SHRINKERS];
+
+    errno = 0;
+    CHECK(quire_shrinker_register("x", NULL, scan, NULL) == NULL && errno == EINVAL);
+    CHECK(quire_shrinker_unregister(NULL) == 0);
+    for (int i = 0; i < QUIRE_NR_SHRINKERS; i++)
+        REQUIRE((s[i] = quire_shrinker_register("x", count, scan, &cache)) != NULL);
+    errno = 0;
+    CHECK(quire_shrinker_register("x", count, scan, &cache) == NULL && errno == ENOSPC);
+    for (int i = 0; i < QUIRE_NR_SHRINKERS; i++)
+        CHECK(quire_shrinker_unregister(s[i]) == 0);
+    errno = 0;
+    CHECK(quire_shrinker_unregister(s[3]) == -1 && errno == EINVAL);
+    errno = 0;
+    CHECK(quire_shrinker_unregister((quire_shrinker_t *)&cache) == -1 && errno == EINVAL);
+    self = quire_shrinker_register("x", count, scan_wrongly, &cache);
+    fill_cache(100);
+    CHECK(quire_shrink(0) == 0 && cache.nr == 100);
+    CHECK(quire_shrink(10 * PIECE) == 10 * PIECE && cache.nr == 90);
+    quire_movable_t *h = quire_movable_alloc(4 * PIECE, QUIRE_MOVABLE_DISCARDABLE);
+    CHECK(quire_shrink(PIECE) >= PIECE && cache.nr == 90, "what is discardable goes first");
+    int lost = 0;
+    CHECK(quire_movable_pin(h, &lost) != NULL && lost);
+    quire_movable_unpin(h);
+    quire_movable_free(h);
+    CHECK(quire_shrinker_unregister(self) == 0 && quire_shrink(PIECE) == 0);
+}
+
+static void case_limit(void)
+{
+    run_with("limit:32M", "(under a limit)");
+    run_with("limit:32M", "(threads under a limit)");
+    run_with("limit:32M,model:sparse", "(under a limit)");
+}
+
+static void nap(void)
+{
+    struct timespec pause = {0, 20000000};
+
+    nanosleep(&pause, NULL);
+}
+
+/* Nothing is called any more after the last free, and all the same it goes back. */
+static void idle(void)
+{
+    enum { BLOCKS = 300 };
+    char *p[BLOCKS];
+
+    if (strstr(conf(), "kswapd:1") == NULL)
+        conform_skip("run by another case");
+    for (int i = 0; i < BLOCKS; i++) {
+        REQUIRE((p[i] = malloc(100000)) != NULL);
+        memset(p[i], 1, 100000);
+    }
+    size_t full = conform_resident();
+    for (int i = 0; i < BLOCKS; i++)
+        free(p[i]);
+    for (int i = 0; i < 2000 && conform_resident() > full - (26 << 20); i++)
+        nap();
+    CHECK(conform_resident() <= full - (26 << 20), "%zu of %zu", conform_resident(), full);
+}
+
+static char folder[] = "/tmp/quire-cgroup-XXXXXX";
+
+static void write_in(const char *name, const char *text)
+{
+    char path[100];
+
+    snprintf(path, sizeof(path), "%s/%s", folder, name);
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    REQUIRE(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
+    close(fd);
+}
+
+static void remove_group(void)
+{
+    static const char *const names[] = {
+        "group/memory.max", "group/memory.high", "group/memory.current", "memory.max", "group", ""};
+    char path[100];
+
+    for (unsigned i = 0; i < 6; i++) {
+        snprintf(path, sizeof(path), "%s/%s", folder, names[i]);
+        if (remove(path) != 0)
+            rmdir(path);
+    }
+}
+
+/* A group of 64 MiB in one of 32: that counts, less a sixteenth. */
+static void in_group(void)
+{
+    if (strstr(conf(), "cgroup:") == NULL)
+        conform_skip("run by another case");
+    char *p = malloc(24 << 20);
+    CHECK(p != NULL);
+    errno = 0;
+    CHECK(malloc(8 << 20) == NULL && errno == ENOMEM);
+    free(p);
+    p = malloc(28 << 20);
+    CHECK(p != NULL);
+}
+
+/* memory.current is near memory.high, and stays there: the cache is asked again and again. */
+static void pressed(void)
+{
+    if (strstr(conf(), "cgroup:") == NULL || strstr(conf(), "kswapd:1") == NULL)
+        conform_skip("run by another case");
+    REQUIRE(quire_shrinker_register("cache", count, scan, &cache) != NULL);
+    fill_cache(64);
+    for (int i = 0; i < 2000 && cache.given < 10 * PIECE; i++)
+        nap();
+    CHECK(cache.given >= 10 * PIECE, "%zu bytes given", (size_t)cache.given);
+}
+
+static void case_background(void)
+{
+    run_with("kswapd:1,decay_ms:50", "(idle)");
+}
+
+static void case_group(void)
+{
+    char options[200], path[100];
+
+    REQUIRE(mkdtemp(folder) != NULL);
+    snprintf(path, sizeof(path), "%s/group", folder);
+    REQUIRE(mkdir(path, 0700) == 0);
+    write_in("memory.max", "33554432\n");
+    write_in("group/memory.max", "67108864\n");
+    snprintf(options, sizeof(options), "cgroup:%s", path);
+    run_with(options, "(in a group)");
+    write_in("group/memory.max", "max     \n");
+    run_with(options, "(in a group)");
+    write_in("group/memory.high", "30000000\n");
+    write_in("group/memory.current", "29000000\n");
+    snprintf(options, sizeof(options), "kswapd:1,cgroup:%s", path);
+    run_with(options, "(pressed)");
+    run_with("cgroup:/nowhere,limit:32M", "(under a limit)");
+    run_with("cgroup:auto,limit:32M", "(under a limit)");
+    remove_group();
+}
+
+static const struct conform_case cases[] = {
+    {"the interface", case_interface, 0},
+    {"before ENOMEM", case_limit, 120},
+    {"in the background", case_background, 120},
+    {"control groups", case_group, 180},
+    {"(under a limit)", under_limit, 0},
+    {"(threads under a limit)", threads_under_limit, 0},
+    {"(idle)", idle, 0},
+    {"(in a group)", in_group, 0},
+    {"(pressed)", pressed, 0},
+};
+
+int main(int argc, char **argv)
+{
+    return conform_run(cases, sizeof(cases) / sizeof(cases[0]), argc, argv);
+}
