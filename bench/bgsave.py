@@ -8,13 +8,15 @@ The same data under each allocator: small values, 1 GiB of memory in all. redis 
 counts from when it was due, so a pause counts for every write that it delays. Between two saves the
 client goes on for a while, as between the saves of a real server: writes during a save split huge
 pages, and quire puts them together again. Each run first proves which allocator is live (Debian's
-redis is linked with jemalloc; glibc is preloaded like the others).
+redis is linked with jemalloc; glibc is preloaded like the others). On a busy machine fork's time is
+mostly waiting for a processor: how long the command ran is printed beside it.
 """
 import argparse
 import os
 import pathlib
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -65,9 +67,16 @@ class Server:
         lines = self.connection.ask("INFO").decode().split("\r\n")
         return dict(line.split(":", 1) for line in lines if ":" in line)
 
+    def on_cpu(self):
+        """Microseconds that the server has run, waiting for a processor not counted."""
+        with open(f"/proc/{self.process.pid}/schedstat", encoding="ascii") as file:
+            return int(file.read().split()[0]) / 1000
+
     def save(self):
-        """BGSAVE, to its end; microseconds that fork took."""
+        """BGSAVE, to its end; microseconds that fork took, and that the command ran on a CPU."""
+        before = self.on_cpu()
         self.connection.ask("BGSAVE")
+        ran = self.on_cpu() - before
         deadline = time.monotonic() + SAVE_TIMEOUT
         while True:
             time.sleep(0.05)
@@ -78,7 +87,7 @@ class Server:
                 raise RunError("redis-server did not finish BGSAVE")
         if info["rdb_last_bgsave_status"] != "ok":
             raise RunError("redis-server failed to save")
-        return float(info["latest_fork_usec"])
+        return float(info["latest_fork_usec"]), ran
 
     def huge_mib(self):
         """MiB of its memory that are in huge pages."""
@@ -141,7 +150,7 @@ def one_server(library, work, keys, saves, rest):
     writer = None
     try:
         server.connection.ask("DEBUG", "POPULATE", keys, "key", VALUE_BYTES)
-        found = {"fork": [], "latency": [], "memory": 0, "huge": 0}
+        found = {"fork": [], "ran": [], "latency": [], "memory": 0, "huge": 0}
         writer = Writer(server.path, keys)
         found["memory"] = int(server.info()["used_memory_rss"]) / (1 << 20)
         found["huge"] = server.huge_mib()
@@ -149,7 +158,9 @@ def one_server(library, work, keys, saves, rest):
         for n in range(saves):
             time.sleep(rest if n > 0 else 0)
             start = len(writer.latency)
-            found["fork"].append(server.save())
+            took, ran = server.save()
+            found["fork"].append(took)
+            found["ran"].append(ran)
             found["latency"] += writer.latency[start:]
         writer.over.set()
         writer.join()
@@ -186,7 +197,7 @@ def compare(keys, rounds, saves, rest, build, work):
     libraries = {name: library_of(found[name]) for name in wanted}
     for name in wanted:
         prove_live(libraries[name], work)
-    runs = {name: {"fork": [], "latency": [], "memory": [], "huge": []} for name in wanted}
+    runs = {name: {"fork": [], "ran": [], "latency": [], "memory": [], "huge": []} for name in wanted}
     for _ in range(rounds):
         for name in wanted:
             one = one_server(libraries[name], work, keys, saves, rest)
@@ -198,7 +209,8 @@ def compare(keys, rounds, saves, rest, build, work):
     for name, run in runs.items():
         print(f"  {name:<9} {stats.median(run['memory']):5.0f} MiB resident, "
               f"{stats.median(run['huge']):5.0f} in huge pages; fork "
-              f"{', '.join(f'{us:.0f}' for us in run['fork'])} us; a write takes {quantile(run['latency'], .5):.0f} us, "
+              f"{', '.join(f'{us:.0f}' for us in run['fork'])} us (BGSAVE ran for "
+              f"{', '.join(f'{us:.0f}' for us in run['ran'])}); a write takes {quantile(run['latency'], .5):.0f} us, "
               f"p99 {quantile(run['latency'], .99):.0f}, max {max(run['latency']):.0f}")
     print(f"  {'':<60} {'quire':>11} {'other':>11}  ratio        target")
     rows = []
@@ -224,6 +236,8 @@ def main():
     parser.add_argument("--rest", type=float, default=30, help="seconds between two of them")
     parser.add_argument("--build", default=ROOT / "build/release")
     args = parser.parse_args()
+    # ends like Ctrl-C: no server is left behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if not find_program("redis-server"):
         sys.exit("redis-server is not installed (Debian package redis-server)")
     with open(THP, encoding="ascii") as file:

@@ -11,6 +11,7 @@ how long a writer's writes took while the heap was saved.
 import argparse
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -151,6 +152,8 @@ def main():
                         help="where the page goes (bench/results/snapshot.html)")
     parser.add_argument("--no-redis", action="store_true", help="leave redis-server out")
     args = parser.parse_args()
+    # ends like Ctrl-C: no server is left behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     program = args.program or os.path.join(args.build, "bench", "snapshot")
     facts = machine.one_line(machine.describe())
     print(facts)

@@ -24,9 +24,9 @@ static const struct {
     {"window", "SIZE", "0", "address space to reserve; 0: by the size of memory"},
     {"spare", "SIZE", "512K", "free memory kept at hand in the lists of the CPUs, in all"},
     {"populate", "0|1", "1", "fault pages in ahead of their use, in proportion"},
-    {"fork", "copy|shared", "copy", "children share the heap until one side writes (quire_fork)"},
     {"kswapd", "0|1", "0", "give memory back by a thread in the background"},
     {"cgroup", "auto|PATH", "", "keep to the memory limits of a control group"},
+    {"fork", "copy|shared", "copy", "children share the heap until one side writes (quire_fork)"},
     {"verbose", "0|1", "0", "say how the heap was set up"},
 };
 

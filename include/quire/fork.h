@@ -20,7 +20,8 @@
  * it takes, quire_fork() is fork(2).
  *
  * What is shared so: blocks of up to 4 MiB. Larger ones have mappings of
- * their own, whose page tables fork copies as ever. In such a process
+ * their own, which the kernel is asked to put in huge pages (but with
+ * huge:off): their page tables are copied, 2 MiB by 2 MiB. In such a process
  * snapshots (quire_snapshot_take) are made by a holder process.
  *
  * Rules. Memory protection that the program itself sets on malloc's memory

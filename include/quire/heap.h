@@ -34,6 +34,7 @@
 #define QUIRE_HEAP_H
 
 #include <stddef.h>
+#include <sys/types.h>
 
 #include <quire/page.h>
 
@@ -102,6 +103,16 @@ size_t quire_heap_usable_size(struct quire_heap *heap, const void *block);
 
 /* The heap whose live block begins at this address; NULL for any other. Its heap must stay meanwhile. */
 struct quire_heap *quire_heap_of(const void *block);
+
+/*
+ * Move all that the heap holds to a node, and take what it needs from there
+ * from now on; see quire_migrate() in quire/numa.h. How many pages lie on the
+ * node now, or -1:
+ *   ENXIO    no such node
+ *   EINVAL   a heap in a special zone
+ *   or as of move_pages(2); then a part has moved
+ */
+ssize_t quire_heap_migrate(struct quire_heap *heap, int node);
 
 struct quire_heap_stat {
     size_t live;       /* blocks */

@@ -75,9 +75,12 @@ typedef struct quire_snapshot quire_snapshot_t;
 #define QUIRE_SNAPSHOT_SIZES 16u
 
 /*
- * Take a snapshot. heap must be NULL: the heap that malloc serves from. NULL
- * and errno:
- *   EINVAL    heap is not NULL, a flag is unknown, or there are two
+ * Take a snapshot. heap is NULL: all memory of quire's. Or a heap of
+ * quire_heap_create()'s, not in a special zone: then it shows the memory of that
+ * one only, and is taken in time by that; no flags but QUIRE_SNAPSHOT_HOLDER.
+ * NULL and errno:
+ *   EINVAL    heap is none, is another thread's or in a special zone; or a flag
+ *             is unknown or does not go with it
  *   ENOMEM    no memory for its book-keeping, or nothing was ever allocated
  *   EAGAIN    no thread or process can be made for it, or realloc() in other
  *             threads moved large blocks without a pause for ten seconds

@@ -56,6 +56,7 @@ struct quire_snapshot {
     uint32_t epoch;
     _Atomic int error; /* errno once it is lost; never goes back to 0 */
     struct q_ranges ranges;
+    struct q_arena *heap;             /* at the cut: show its memory only; NULL: all */
     struct quire_snapshot *older;     /* on q_cow.live, newest first */
     struct quire_snapshot *next_view; /* on q_cow.views */
     char *view;                       /* NULL: none; address of ranges.at[0].start in it */

@@ -29,6 +29,10 @@ struct q_ranges {
 /* Fill r with what is in use. All locks of src/zone held. False: no memory. */
 bool q_ranges_collect(struct q_ranges *r);
 
+/* Fill r with the memory of one heap; its lock is held. False: no memory. */
+struct q_arena;
+bool q_ranges_collect_arena(struct q_ranges *r, const struct q_arena *a);
+
 /*
  * Fill r with all that going back needs as it was: every page of the zones up
  * to their frontiers, free or not; the blocks with a mapping of their own;

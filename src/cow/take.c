@@ -4,6 +4,7 @@
 
 #include "cow/cow.h"
 #include "cow/share.h"
+#include "slab/arena.h"
 #include "slab/heap.h"
 #include "zone/fork.h"
 #include "zone/hold.h"
@@ -96,21 +97,31 @@ static const struct q_holder holder = {.held = held, .keep = keep};
 
 /* --- the cut --------------------------------------------------------------------------------- */
 
+static void unlock_zones(struct quire_snapshot *s)
+{
+    q_zone_fork_parent();
+    if (s->heap != NULL)
+        q_arena_leave(s->heap);
+}
+
 /*
- * All locks of src/zone, with no mapping on its way between two addresses;
+ * The lock of the heap that this is a snapshot of, if any; all locks of
+ * src/zone, with no mapping on its way between two addresses;
  * and that of forks, where this is to be one. It comes before the others, so
  * it is only tried.
  */
-static bool lock_zones(bool fork_too)
+static bool lock_zones(struct quire_snapshot *s, bool fork_too)
 {
     struct timespec little = {.tv_nsec = 20000};
     uint64_t start = q_clock_coarse();
 
     do {
+        if (s->heap != NULL)
+            q_arena_enter(s->heap);
         q_zone_fork_prepare(true);
         if (q_vsettled() && (!fork_too || q_share_fork_trylock()))
             return true;
-        q_zone_fork_parent();
+        unlock_zones(s);
         q_arch_syscall6(SYS_nanosleep, (long)&little, 0, 0, 0, 0, 0);
     } while (q_clock_coarse() - start < PATIENCE_NS);
     return false;
@@ -178,14 +189,21 @@ static bool collect_blocks(struct quire_snapshot *s)
     return !s->sized || q_blocks_collect(&s->blocks, &s->ranges);
 }
 
+/* Zone locks held, and that of the heap, if it is of one. False: no memory, or nothing to show. */
+static bool collect(struct quire_snapshot *s)
+{
+    bool all = s->heap != NULL ? q_ranges_collect_arena(&s->ranges, s->heap)
+                               : q_ranges_collect(&s->ranges);
+
+    return all && s->ranges.nr > 0 && collect_blocks(s);
+}
+
 /* Zone locks held, signals blocked. */
 static int prepare(struct quire_snapshot *s)
 {
-    int error = q_ranges_collect(&s->ranges) ? 0 : ENOMEM;
+    int error = collect(s) ? 0 : ENOMEM;
     const struct q_ranges *guarded = q_cow_guarded(s);
 
-    if (error == 0 && (s->ranges.nr == 0 || !collect_blocks(s)))
-        error = ENOMEM;
     if (error == 0 && s->undo != NULL)
         error = q_undo_collect(s->undo);
     if (error == 0 && q_cow_stack_in(guarded))
@@ -239,9 +257,9 @@ static int take_by_protection(struct quire_snapshot *s, bool lazy)
         q_sweep_prepare();
     uint64_t mask = q_signals_block();
     q_enter();
-    if (lock_zones(false)) {
+    if (lock_zones(s, false)) {
         error = cut(s, lazy);
-        q_zone_fork_parent();
+        unlock_zones(s);
     }
     q_leave();
     q_signals_restore(mask);
@@ -258,12 +276,11 @@ static int take_by_holder(struct quire_snapshot *s)
     uint64_t mask = q_signals_block();
 
     q_enter();
-    if (lock_zones(true)) {
+    if (lock_zones(s, true)) {
         uint64_t t = q_clock_fine();
-        bool all = q_ranges_collect(&s->ranges) && s->ranges.nr > 0 && collect_blocks(s);
-        error = all ? q_holder_start(s) : ENOMEM;
+        error = collect(s) ? q_holder_start(s) : ENOMEM;
         s->pause_ns = q_clock_fine() - t;
-        q_zone_fork_parent();
+        unlock_zones(s);
         q_share_fork_unlock();
     }
     q_leave();
@@ -273,6 +290,7 @@ static int take_by_holder(struct quire_snapshot *s)
 
 struct take_args {
     unsigned flags;
+    struct q_arena *heap;
     struct quire_snapshot *result;
     int error;
 };
@@ -332,6 +350,7 @@ static int take(struct take_args *a)
     if (s == NULL)
         return ENOMEM;
     s->sized = (a->flags & QUIRE_SNAPSHOT_SIZES) != 0;
+    s->heap = a->heap;
     if ((a->flags & QUIRE_SNAPSHOT_HOLDER) == 0 && q_cow_start(&why) == 0)
         error = 0;
     if (error == 0) {
@@ -360,14 +379,22 @@ static void *take_elsewhere(void *arg)
     return NULL;
 }
 
+/* All memory, or a heap of the program's that snapshots cover and the caller may use. */
+static bool may_show(const struct q_arena *a)
+{
+    return a == NULL ||
+           (q_arena_valid(a) && a->special == 0 && (!a->single || a->owner == q_thread_pointer()));
+}
+
 Q_PUBLIC quire_snapshot_t *quire_snapshot_take(void *heap, unsigned flags)
 {
-    struct take_args a = {.flags = flags};
+    struct take_args a = {.flags = flags, .heap = heap};
     pthread_t thread;
 
     unsigned how = flags & ~QUIRE_SNAPSHOT_SIZES;
-    if (heap != NULL || (how != 0 && how != QUIRE_SNAPSHOT_HOLDER && how != QUIRE_SNAPSHOT_LAZY &&
-                         flags != QUIRE_SNAPSHOT_ROLLBACK)) {
+    if ((heap != NULL && (flags & ~QUIRE_SNAPSHOT_HOLDER) != 0) || !may_show(heap) ||
+        (how != 0 && how != QUIRE_SNAPSHOT_HOLDER && how != QUIRE_SNAPSHOT_LAZY &&
+         flags != QUIRE_SNAPSHOT_ROLLBACK)) {
         errno = EINVAL;
         return NULL;
     }

@@ -74,16 +74,16 @@ size_t q_cgroup_limit(void)
 
     if (!find_folder(folder))
         return 0;
-    /* Upwards, as far as the directories are groups. */
-    for (char *slash = folder; slash != NULL && slash != folder + 1;) {
+    /* Upwards; what is no group any more has no such file. */
+    for (char *slash = folder; slash != NULL; slash = strrchr(folder, '/')) {
+        if (slash != folder)
+            *slash = '\0';
         size_t max = read_bytes(folder, "memory.max");
 
         if (max != 0 && (least == 0 || max < least))
             least = max;
-        slash = strrchr(folder, '/');
-        if (slash == NULL || slash == folder)
+        if (strrchr(folder, '/') == folder)
             break;
-        *slash = '\0';
     }
     return least - least / SHARE;
 }

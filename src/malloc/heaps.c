@@ -312,6 +312,23 @@ Q_PUBLIC void quire_heap_stat(struct quire_heap *heap, struct quire_heap_stat *s
     end_with(a);
 }
 
+Q_PUBLIC ssize_t quire_heap_migrate(struct quire_heap *heap, int node)
+{
+    struct q_arena *a = inner(heap);
+
+    if (!begin_with("quire_heap_migrate", a, NULL))
+        return -1;
+    unsigned nid = q_find_node(node);
+    long ret = -ENXIO;
+    if (nid < q_topology.nr_nodes)
+        ret = a->special != 0 ? -EINVAL : q_arena_move(a, nid);
+    end_with(a);
+    if (ret >= 0)
+        return ret;
+    errno = (int)-ret;
+    return -1;
+}
+
 void q_describe_heap(struct q_buf *b, const void *p)
 {
     struct q_arena_spot spot;

@@ -58,7 +58,7 @@ static void *alloc_interrupted(size_t n, size_t align, bool zero)
     return zero ? memset(p, 0, n) : p;
 }
 
-static void *alloc_anywhere(size_t n, size_t align, bool zero)
+Q_INLINE void *alloc_anywhere(size_t n, size_t align, bool zero)
 {
     void *p;
 
@@ -77,7 +77,7 @@ static void *alloc_anywhere(size_t n, size_t align, bool zero)
     return p;
 }
 
-static void *alloc_once(size_t n, size_t align, bool zero)
+Q_INLINE void *alloc_once(size_t n, size_t align, bool zero)
 {
     q_enter();
     if (q_unlikely(q_heap == &q_heap_none))
@@ -89,18 +89,25 @@ static void *alloc_once(size_t n, size_t align, bool zero)
     return p;
 }
 
-void *q_alloc(size_t n, size_t align, bool zero)
+/* It failed: again, as often as the program gives something up for it. */
+static Q_COLD void *alloc_again(size_t n, size_t align, bool zero)
 {
     unsigned tries = 0;
+    void *p = NULL;
 
+    while (p == NULL && q_memory_is_short(n, &tries))
+        p = alloc_once(n, align, zero);
+    return p != NULL ? p : q_enomem();
+}
+
+void *q_alloc(size_t n, size_t align, bool zero)
+{
     if (q_unlikely(n > Q_REQUEST_MAX || align > Q_REQUEST_MAX))
         return q_enomem();
     if (q_interrupted())
         return alloc_interrupted(n, align, zero);
     void *p = alloc_once(n, align, zero);
-    while (q_unlikely(p == NULL) && q_memory_is_short(n, &tries))
-        p = alloc_once(n, align, zero);
-    return q_likely(p != NULL) ? p : q_enomem();
+    return q_likely(p != NULL) ? p : alloc_again(n, align, zero);
 }
 
 /* The head of malloc's run that begins exactly at p, or NULL. */

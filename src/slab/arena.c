@@ -129,7 +129,7 @@ static unsigned cells_for(const struct q_arena_bin *bin, unsigned cls)
     return 1u << q_min(order + bin->nr_spans, 4);
 }
 
-static Q_NOINLINE struct q_span *new_span(struct q_arena *a, unsigned cls)
+static Q_NOINLINE struct q_arena_span *new_span(struct q_arena *a, unsigned cls)
 {
     struct q_arena_bin *bin = &a->bin[cls];
     unsigned cells = cells_for(bin, cls), at;
@@ -141,18 +141,18 @@ static Q_NOINLINE struct q_span *new_span(struct q_arena *a, unsigned cls)
     if (c->free_cells == 0)
         q_list_del(&c->roomy);
     memset(&c->span_of[at], (int)at, cells);
-    struct q_span *s = &c->span[at];
-    *s = (struct q_span){.cls = (uint8_t)cls,
-                         .first = (uint8_t)at,
-                         .cells = (uint8_t)cells,
-                         .objs = (uint16_t)(cells * Q_ARENA_CELL / q_classes[cls].size)};
+    struct q_arena_span *s = &c->span[at];
+    *s = (struct q_arena_span){.cls = (uint8_t)cls,
+                               .first = (uint8_t)at,
+                               .cells = (uint8_t)cells,
+                               .objs = (uint16_t)(cells * Q_ARENA_CELL / q_classes[cls].size)};
     q_list_add(&bin->spans, &s->list);
     bin->nr_spans++;
     return s;
 }
 
 /* An empty span goes, but for the last that the bin could serve from; an empty chunk, but for the last. */
-static Q_NOINLINE void free_span(struct q_arena *a, struct q_chunk *c, struct q_span *s)
+static Q_NOINLINE void free_span(struct q_arena *a, struct q_chunk *c, struct q_arena_span *s)
 {
     struct q_arena_bin *bin = &a->bin[s->cls];
 
@@ -176,9 +176,9 @@ static Q_NOINLINE void free_span(struct q_arena *a, struct q_chunk *c, struct q_
 static void *alloc_object(struct q_arena *a, unsigned cls)
 {
     struct q_arena_bin *bin = &a->bin[cls];
-    struct q_span *s = q_list_empty(&bin->spans)
-                           ? new_span(a, cls)
-                           : q_container_of(bin->spans.next, struct q_span, list);
+    struct q_arena_span *s = q_list_empty(&bin->spans)
+                                 ? new_span(a, cls)
+                                 : q_container_of(bin->spans.next, struct q_arena_span, list);
 
     if (q_unlikely(s == NULL))
         return NULL;
@@ -196,7 +196,7 @@ static void *alloc_object(struct q_arena *a, unsigned cls)
     return o;
 }
 
-static void free_object(struct q_arena *a, struct q_chunk *c, struct q_span *s, void *p)
+static void free_object(struct q_arena *a, struct q_chunk *c, struct q_arena_span *s, void *p)
 {
     struct q_object *o = p;
 
@@ -245,7 +245,7 @@ void q_arena_look(const void *p, struct q_arena_spot *spot)
         return;
     }
     unsigned cell = (unsigned)((size_t)((const char *)p - c->start) / Q_ARENA_CELL);
-    struct q_span *s = &c->span[c->span_of[cell]];
+    struct q_arena_span *s = &c->span[c->span_of[cell]];
     spot->arena = c->arena;
     spot->chunk = c;
     spot->span = s;

@@ -41,7 +41,7 @@
 
 struct q_arena;
 
-struct q_span {
+struct q_arena_span {
     struct q_list list;    /* the bin's */
     struct q_object *free; /* freed objects */
     uint16_t objs, carved, used;
@@ -53,14 +53,14 @@ struct q_chunk {
     struct q_page *page;
     char *start;
     struct q_list list, roomy;
-    uint16_t free_cells;               /* a bit each */
-    uint8_t span_of[Q_ARENA_CELLS];    /* cell -> first cell of its span */
-    struct q_span span[Q_ARENA_CELLS]; /* by first cell */
+    uint16_t free_cells;                     /* a bit each */
+    uint8_t span_of[Q_ARENA_CELLS];          /* cell -> first cell of its span */
+    struct q_arena_span span[Q_ARENA_CELLS]; /* by first cell */
     uint64_t live[Q_SLAB_SIZE / Q_ARENA_GRAIN / 64];
 };
 
 /* A run of pages, or what stands before a mapping. */
-struct q_block {
+struct q_arena_block {
     uint64_t magic; /* of a mapping's: ^ its address */
     struct q_arena *arena;
     struct q_list list;
@@ -137,6 +137,13 @@ Q_INLINE void q_arena_leave(struct q_arena *a)
 /* The rest: between these two. NULL: no memory, or the limit. */
 void *q_arena_alloc(struct q_arena *a, size_t n, size_t align, bool zero);
 
+/*
+ * Move its pages to node nid, as far as they have memory, and take what comes
+ * from there. How many lie there, or a negative errno: then some have moved.
+ * Not for the special zones.
+ */
+long q_arena_move(struct q_arena *a, unsigned nid);
+
 /* What an address is in arenas. */
 enum q_arena_what { Q_ARENA_LIVE, Q_ARENA_FREE, Q_ARENA_INTERIOR, Q_ARENA_NONE };
 
@@ -144,8 +151,8 @@ struct q_arena_spot {
     enum q_arena_what what;
     struct q_arena *arena; /* NULL where it is NONE */
     struct q_chunk *chunk; /* NULL: a block */
-    struct q_block *block;
-    struct q_span *span;
+    struct q_arena_block *block;
+    struct q_arena_span *span;
     size_t bytes; /* LIVE: usable */
 };
 
@@ -174,12 +181,12 @@ struct q_page *q_arena_get_pages(struct q_arena *a, size_t nr, unsigned order, b
                                  enum q_owner_kind kind, void *info);
 void q_arena_put_pages(struct q_arena *a, struct q_page *page);
 void *q_arena_alloc_block(struct q_arena *a, size_t n, size_t align, bool zero);
-void q_arena_free_block(struct q_arena *a, struct q_block *b);
-bool q_arena_resize_block(struct q_arena *a, struct q_block *b, void **p, size_t n);
+void q_arena_free_block(struct q_arena *a, struct q_arena_block *b);
+bool q_arena_resize_block(struct q_arena *a, struct q_arena_block *b, void **p, size_t n);
 void q_arena_free_blocks(struct q_arena *a);
 
 /* The block that begins at p; NULL. */
-struct q_block *q_arena_block_at(const void *p);
+struct q_arena_block *q_arena_block_at(const void *p);
 
 /* The address of a page, and the page of an address in any zone, NULL where there is none. */
 char *q_arena_address_of(const struct q_page *page);

@@ -2,7 +2,7 @@
  * arena_block.c - see arena.h: where heaps get pages, and blocks that are no
  * objects: runs of pages, and mappings.
  *
- *   mapping   | page: struct q_block |  the block ...          |
+ *   mapping   | page: struct q_arena_block |  the block ...          |
  *             base                   p, at a multiple of align
  *
  * free() finds no mapping that begins at p, so it refuses the block.
@@ -94,7 +94,7 @@ static void *new_run(struct q_arena *a, size_t n, size_t align, bool zero)
 {
     size_t nr = pages_of(n);
     unsigned order = (unsigned)q_max(q_ceil_log2(q_max(align >> q_page_shift, 1)), q_slab_order());
-    struct q_block *b = q_inner_alloc(sizeof(*b));
+    struct q_arena_block *b = q_inner_alloc(sizeof(*b));
 
     /* The special zones give blocks at multiples of their own length. */
     order = (unsigned)q_max(order, a->special != 0 ? q_ceil_log2(nr) : 0);
@@ -111,23 +111,34 @@ static void *new_run(struct q_arena *a, size_t n, size_t align, bool zero)
     return q_arena_address_of(b->page);
 }
 
+static void *map(struct q_arena *a, size_t bytes, size_t align, size_t *dirty)
+{
+    if (a->policy.mode == Q_MPOL_DEFAULT)
+        return q_vmalloc(bytes, align, dirty);
+    struct q_mempolicy old = q_mempolicy_swap(a->policy);
+    void *p = q_vmalloc(bytes, align, dirty);
+
+    a->policy = q_mempolicy_swap(old);
+    return p;
+}
+
 static void *new_mapping(struct q_arena *a, size_t n, size_t align, bool zero)
 {
     size_t front = q_max(align, q_page_size()), bytes = front + q_align_up(n, q_page_size()), dirty;
 
     if (a->special != 0 || !charge(a, bytes >> q_page_shift))
         return NULL;
-    char *base = q_vmalloc(bytes, front, &dirty);
+    char *base = map(a, bytes, front, &dirty);
     if (base == NULL) {
         a->pages -= bytes >> q_page_shift;
         a->failures++;
         return NULL;
     }
     char *p = base + front;
-    struct q_block *b = (struct q_block *)(p - q_page_size());
+    struct q_arena_block *b = (struct q_arena_block *)(p - q_page_size());
     if (zero && dirty > front)
         memset(p, 0, q_min(bytes, dirty) - front);
-    *b = (struct q_block){
+    *b = (struct q_arena_block){
         .magic = MAGIC ^ (uintptr_t)b, .arena = a, .base = base, .bytes = bytes - front};
     q_list_add(&a->huge, &b->list);
     return p;
@@ -143,7 +154,7 @@ void *q_arena_alloc_block(struct q_arena *a, size_t n, size_t align, bool zero)
     return p;
 }
 
-static void free_mapping(struct q_arena *a, struct q_block *b)
+static void free_mapping(struct q_arena *a, struct q_arena_block *b)
 {
     char *base = b->base;
 
@@ -152,7 +163,7 @@ static void free_mapping(struct q_arena *a, struct q_block *b)
     q_vfree(base);
 }
 
-void q_arena_free_block(struct q_arena *a, struct q_block *b)
+void q_arena_free_block(struct q_arena *a, struct q_arena_block *b)
 {
     a->live_bytes -= b->bytes;
     q_list_del(&b->list);
@@ -164,19 +175,25 @@ void q_arena_free_block(struct q_arena *a, struct q_block *b)
     q_inner_free(b);
 }
 
+static void free_list(struct q_arena *a, struct q_list *list)
+{
+    for (struct q_list *l = list->next, *next; l != NULL && l != list; l = next) {
+        next = l->next;
+        q_arena_free_block(a, q_container_of(l, struct q_arena_block, list));
+    }
+}
+
 void q_arena_free_blocks(struct q_arena *a)
 {
-    while (!q_list_empty(&a->large))
-        q_arena_free_block(a, q_container_of(a->large.next, struct q_block, list));
-    while (!q_list_empty(&a->huge))
-        q_arena_free_block(a, q_container_of(a->huge.next, struct q_block, list));
+    free_list(a, &a->large);
+    free_list(a, &a->huge);
 }
 
 /* A mapping that begins one page, or as much as its alignment asks for, before p. */
-static struct q_block *mapping_at(const char *p)
+static struct q_arena_block *mapping_at(const char *p)
 {
     const char *front = p - q_page_size();
-    struct q_block *b = (struct q_block *)(uintptr_t)front;
+    struct q_arena_block *b = (struct q_arena_block *)(uintptr_t)front;
     void *start = NULL;
     size_t size = 0;
 
@@ -187,7 +204,7 @@ static struct q_block *mapping_at(const char *p)
     return b->magic == (MAGIC ^ (uintptr_t)b) ? b : NULL;
 }
 
-struct q_block *q_arena_block_at(const void *p)
+struct q_arena_block *q_arena_block_at(const void *p)
 {
     struct q_page *page = q_arena_page_of(p);
 
@@ -196,10 +213,10 @@ struct q_block *q_arena_block_at(const void *p)
     if (__atomic_load_n(&page->type, __ATOMIC_RELAXED) != Q_PAGE_RUN || !q_page_is_owned(page) ||
         page->private != Q_OWNER_ARENA_LARGE || q_arena_address_of(page) != (const char *)p)
         return NULL;
-    return (struct q_block *)(void *)page->lru.next;
+    return (struct q_arena_block *)(void *)page->lru.next;
 }
 
-static bool resize_run(struct q_arena *a, struct q_block *b, size_t n)
+static bool resize_run(struct q_arena *a, struct q_arena_block *b, size_t n)
 {
     size_t nr = pages_of(n), have = b->page->nr;
 
@@ -221,7 +238,7 @@ static bool resize_run(struct q_arena *a, struct q_block *b, size_t n)
 }
 
 /* The kernel moves it, with the page before it; only where that is all that is before it. */
-static bool resize_mapping(struct q_arena *a, struct q_block *b, void **p, size_t n)
+static bool resize_mapping(struct q_arena *a, struct q_arena_block *b, void **p, size_t n)
 {
     size_t page = q_page_size(), bytes = q_align_up(n, page), have = b->bytes;
 
@@ -230,7 +247,7 @@ static bool resize_mapping(struct q_arena *a, struct q_block *b, void **p, size_
     if (bytes > have && !charge(a, (bytes - have) >> q_page_shift))
         return false;
     q_list_del(&b->list);
-    struct q_block *now = q_vrealloc(b, page + bytes);
+    struct q_arena_block *now = q_vrealloc(b, page + bytes);
     if (now == NULL) {
         q_list_add(&a->huge, &b->list);
         a->pages -= bytes > have ? (bytes - have) >> q_page_shift : 0;
@@ -245,7 +262,7 @@ static bool resize_mapping(struct q_arena *a, struct q_block *b, void **p, size_
     return true;
 }
 
-bool q_arena_resize_block(struct q_arena *a, struct q_block *b, void **p, size_t n)
+bool q_arena_resize_block(struct q_arena *a, struct q_arena_block *b, void **p, size_t n)
 {
     size_t have = b->bytes;
     bool done = b->page != NULL ? resize_run(a, b, n) : resize_mapping(a, b, p, n);

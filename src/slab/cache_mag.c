@@ -169,10 +169,10 @@ static enum q_cache_result check(const struct q_cache *c, const void *p, uint8_t
 
 void q_cache_free_slow(struct q_cache *c, void *p, struct q_cache_fault *fault)
 {
-    uint8_t *state;
+    uint8_t *state = NULL;
 
     *fault = (struct q_cache_fault){.result = check(c, p, &state)};
-    if (fault->result != Q_CACHE_OK)
+    if (state == NULL || fault->result != Q_CACHE_OK)
         return;
     if (c->flags & Q_CACHE_CHECKED)
         q_check_free(c, p, fault);

@@ -21,7 +21,7 @@
 #include "zone/vmalloc.h"
 
 #define SMALL_HEAP_BYTES ((size_t)128 << 20)
-#define FIT_SCAN 32 /* blocks to look at for one that fits */
+#define FIT_SCAN 32                  /* blocks to look at for one that fits */
 #define DROP_BYTES ((size_t)1 << 20) /* of discardable runs, at a time */
 
 _Atomic size_t q_pages_in_use;
@@ -442,7 +442,9 @@ struct q_page *q_alloc_slab_pages(unsigned want, unsigned *written)
     struct q_place from = q_place_by_policy();
     struct q_page *page = try_slab(&from, want, written);
 
-    return page == NULL && q_last_resort((size_t)1 << q_slab_order()) ? try_slab(&from, want, written) : page;
+    return page == NULL && q_last_resort((size_t)1 << q_slab_order())
+               ? try_slab(&from, want, written)
+               : page;
 }
 
 void q_free_slab_pages(struct q_page *page, unsigned written)

@@ -8,6 +8,7 @@
  * system call is seen to do no lasting harm. Exit status 0: all is well; 1: it is not, with a line
  * on stderr.
  */
+#include <dlfcn.h>
 #include <errno.h>
 #include <malloc.h>
 #include <pthread.h>
@@ -17,6 +18,9 @@
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "quire/heap.h"
+#include "quire/slab.h"
 
 struct block {
     unsigned char *address;
@@ -159,6 +163,96 @@ static void work(unsigned int seed, unsigned int count)
     }
 }
 
+/* What only quire has: looked up, since this program runs under any allocator. */
+static struct {
+    struct quire_cache *(*cache_create)(const char *name, size_t size, size_t align, unsigned flags,
+                                        void (*ctor)(void *object));
+    void *(*cache_alloc)(struct quire_cache *cache);
+    void (*cache_free)(struct quire_cache *cache, void *object);
+    int (*cache_destroy)(struct quire_cache *cache);
+    struct quire_heap *(*heap_create)(const struct quire_heap_attr *attr);
+    void *(*heap_alloc)(struct quire_heap *heap, size_t size);
+    void (*heap_destroy)(struct quire_heap *heap);
+} own;
+
+static void look_up(void)
+{
+    *(void **)&own.cache_create = dlsym(RTLD_DEFAULT, "quire_cache_create");
+    *(void **)&own.cache_alloc = dlsym(RTLD_DEFAULT, "quire_cache_alloc");
+    *(void **)&own.cache_free = dlsym(RTLD_DEFAULT, "quire_cache_free");
+    *(void **)&own.cache_destroy = dlsym(RTLD_DEFAULT, "quire_cache_destroy");
+    *(void **)&own.heap_create = dlsym(RTLD_DEFAULT, "quire_heap_create");
+    *(void **)&own.heap_alloc = dlsym(RTLD_DEFAULT, "quire_heap_alloc");
+    *(void **)&own.heap_destroy = dlsym(RTLD_DEFAULT, "quire_heap_destroy");
+}
+
+/* Objects of a cache: what cannot be had is NULL, and the cache can be destroyed all the same. */
+static void use_cache(size_t size, unsigned count)
+{
+    struct block objects[100];
+    struct quire_cache *cache = own.cache_create("faults", size, 0, 0, NULL);
+
+    if (cache == NULL) {
+        count_null(size);
+        return;
+    }
+    for (unsigned i = 0; i < count; i++) {
+        objects[i] = (struct block){own.cache_alloc(cache), size, (unsigned char)i};
+        if (objects[i].address == NULL) {
+            count_null(size);
+        } else {
+            mark(&objects[i]);
+        }
+    }
+    for (unsigned i = 0; i < count; i++) {
+        if (objects[i].address != NULL) {
+            check(&objects[i], size);
+            own.cache_free(cache, objects[i].address);
+        }
+    }
+    if (own.cache_destroy(cache) != 0) {
+        fail("a cache is not empty", size);
+    }
+}
+
+static void use_heap(void)
+{
+    struct block blocks[30];
+    struct quire_heap *heap = own.heap_create(NULL);
+
+    if (heap == NULL) {
+        count_null(0);
+        return;
+    }
+    for (unsigned i = 0; i < 30; i++) {
+        size_t size = size_of(i);
+
+        blocks[i] = (struct block){own.heap_alloc(heap, size), size, (unsigned char)i};
+        if (blocks[i].address == NULL) {
+            count_null(size);
+        } else {
+            mark(&blocks[i]);
+        }
+    }
+    for (unsigned i = 0; i < 30; i++) {
+        if (blocks[i].address != NULL) {
+            check(&blocks[i], blocks[i].size);
+        }
+    }
+    own.heap_destroy(heap);
+}
+
+static void use_own(void)
+{
+    look_up();
+    if (own.cache_create == NULL || own.heap_create == NULL) {
+        return;
+    }
+    use_cache(200, 100);
+    use_cache(100000, 6);
+    use_heap();
+}
+
 static void *thread_body(void *seed)
 {
     work((unsigned int)(uintptr_t)seed, 120);
@@ -187,6 +281,7 @@ int main(int argc, char **argv)
     size_t started = 0;
 
     work(1, 400);
+    use_own();
     while (started < 3 &&
            pthread_create(&threads[started], NULL, thread_body, (void *)(started * 50 + 3)) == 0) {
         started++;

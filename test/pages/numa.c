@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 
 #include "../conform/conform.h"
+#include "quire/heap.h"
 #include "quire/numa.h"
 #include "quire/page.h"
 #include "quire/quire.h"
@@ -211,6 +212,24 @@ static void migrating_keeps_the_content(void)
     free(p);
 }
 
+static void a_heap_moves(void)
+{
+    learn();
+    struct quire_heap *h = quire_heap_create(NULL);
+    char *p = quire_heap_alloc(h, 100000), *q;
+
+    REQUIRE(p != NULL);
+    conform_fill(p, 100000, 3);
+    for (int node = 0; node < nr; node++) {
+        CHECK(quire_heap_migrate(h, node) >= 0, "errno %d", errno);
+        CHECK((q = quire_heap_alloc(h, 200000)) != NULL && home(q) == node);
+    }
+    CHECK(conform_intact(p, 100000, 3));
+    errno = 0;
+    CHECK(quire_heap_migrate(h, 1000) == -1 && errno == ENXIO);
+    quire_heap_destroy(h);
+}
+
 static const struct conform_case cases[] = {
     {"on_each_node", on_each_node, 0},
     {"wrong_arguments", wrong_arguments, 0},
@@ -220,6 +239,7 @@ static const struct conform_case cases[] = {
     {"threads_share_nodes", threads_share_nodes, 120},
     {"counters", counters, 0},
     {"migrating_keeps_the_content", migrating_keeps_the_content, 0},
+    {"a_heap_moves", a_heap_moves, 0},
 };
 
 int main(int argc, char **argv)

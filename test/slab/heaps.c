@@ -431,6 +431,70 @@ static void case_rollback(void)
     quire_heap_destroy(h);
 }
 
+static void *overwrite(void *arg)
+{
+    uint64_t state = 77;
+
+    for (int i = 0; i < 3000; i++) {
+        struct block *b = &((struct block *)arg)[conform_random(&state) % 200];
+
+        memset(b->p, i, b->size);
+    }
+    return NULL;
+}
+
+/* A snapshot of one heap: what was in it, whatever becomes of it; and nothing else. */
+static void case_snapshot(unsigned flags)
+{
+    static struct block blocks[200], then[200];
+    static unsigned char text[8u << 20];
+    struct quire_heap *h = quire_heap_create(NULL), *other = quire_heap_create(NULL);
+    uint64_t state = 4;
+    pthread_t t;
+
+    REQUIRE(h != NULL && other != NULL);
+    errno = 0;
+    CHECK(quire_snapshot_take(&state, flags) == NULL && errno == EINVAL);
+    char *foreign = quire_heap_strdup(other, "foreign"), *mallocs = malloc(100);
+    for (int i = 0; i < 200; i++)
+        make(h, &blocks[i], &state, 7u << 20);
+    memcpy(then, blocks, sizeof(then));
+    quire_snapshot_t *snap = quire_snapshot_take(h, flags);
+    if (snap == NULL)
+        conform_skip("no snapshot can be taken, errno %d", errno);
+    REQUIRE(pthread_create(&t, NULL, overwrite, blocks) == 0);
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < 200; i++) {
+            REQUIRE(quire_snapshot_read(snap, then[i].p, text, then[i].size) ==
+                        (ssize_t)then[i].size,
+                    "block %d, errno %d", i, errno);
+            CHECK(conform_intact(text, then[i].size, then[i].seed), "block %d of %zu", i,
+                  then[i].size);
+        }
+        errno = 0;
+        CHECK(quire_snapshot_read(snap, foreign, text, 8) < 0 && errno == EFAULT);
+        CHECK(quire_snapshot_read(snap, mallocs, text, 8) < 0 && errno == EFAULT);
+        if (round == 0) {
+            pthread_join(t, NULL);
+            quire_heap_destroy(h);
+            for (int i = 0; i < 200; i++)
+                make(other, &blocks[i], &state, 7u << 20);
+        }
+    }
+    CHECK(quire_snapshot_release(snap) == 0);
+    quire_heap_destroy(other);
+}
+
+static void case_snapshot_by_protection(void)
+{
+    case_snapshot(0);
+}
+
+static void case_snapshot_by_holder(void)
+{
+    case_snapshot(QUIRE_SNAPSHOT_HOLDER);
+}
+
 /* Thousands of heaps, one after the other: nothing is left behind. */
 static void case_many_heaps(void)
 {
@@ -463,6 +527,8 @@ static const struct conform_case cases[] = {
     {"wrong arguments", case_wrong_arguments, 0},
     {"fork copies", case_fork, 0},
     {"going back to a snapshot", case_rollback, 0},
+    {"a snapshot of one heap", case_snapshot_by_protection, 0},
+    {"the same by a holder", case_snapshot_by_holder, 0},
     {"many heaps", case_many_heaps, 0},
 };
 

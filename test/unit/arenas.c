@@ -21,7 +21,7 @@ static size_t check_chunk(const struct q_arena *a, const struct q_chunk *c, size
     must(c->arena == a && q_list_linked(&c->roomy) == (c->free_cells != 0));
     must(q_page_is_owned(c->page) && c->page->private == Q_OWNER_ARENA);
     for (unsigned i = 0; i < Q_ARENA_CELLS; i++) {
-        const struct q_span *s = &c->span[i];
+        const struct q_arena_span *s = &c->span[i];
         uint32_t nr = 0;
 
         if (s->cells == 0)
@@ -64,11 +64,11 @@ static void check_arena(const struct q_arena *a, size_t live)
         counted += a->bin[cls].nr_spans;
     must_eq(counted, spans);
     for (struct q_list *l = a->large.next; l != NULL && l != &a->large; l = l->next) {
-        pages += q_container_of(l, struct q_block, list)->page->nr;
+        pages += q_container_of(l, struct q_arena_block, list)->page->nr;
         objects++;
     }
     for (struct q_list *l = a->huge.next; l != NULL && l != &a->huge; l = l->next) {
-        const struct q_block *b = q_container_of(l, struct q_block, list);
+        const struct q_arena_block *b = q_container_of(l, struct q_arena_block, list);
         pages += ((size_t)((char *)b - b->base) + q_page_size() + b->bytes) >> q_page_shift;
         objects++;
     }

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "../conform/conform.h"
+#include "quire/heap.h"
 #include "quire/numa.h"
 #include "quire/page.h"
 #include "quire/quire.h"
@@ -92,6 +93,14 @@ static int memory_only_node(void)
 {
     for (int node = 0; node < nr_nodes; node++)
         if (has_memory[node] && first_cpu[node] < 0)
+            return node;
+    return -1;
+}
+
+static int cpus_only_node(void)
+{
+    for (int node = 0; node < nr_nodes; node++)
+        if (!has_memory[node] && first_cpu[node] >= 0)
             return node;
     return -1;
 }
@@ -393,6 +402,25 @@ static void far_memory_only_when_asked_for(void)
     }
 }
 
+static void take_nearest(int node, void *arg)
+{
+    int nearest = next_by_distance(node);
+
+    for (size_t i = 0; i < COUNT_OF(sizes); i++)
+        free(block_on(sizes[i], nearest));
+}
+
+static void cpus_without_memory_have_the_nearest(void)
+{
+    int a, b;
+
+    need_two(&a, &b);
+    int bare = cpus_only_node();
+    if (bare < 0)
+        conform_skip("every node has memory");
+    on_node(bare, take_nearest, NULL);
+}
+
 /* Everything that the kernel says is for a node, descriptors and heaps included, lies on it. */
 static void metadata_lies_on_its_node(void)
 {
@@ -543,6 +571,35 @@ static void migrate(void)
     CHECK(quire_migrate(p, 0, b) == -1 && errno == EINVAL);
 }
 
+static void heaps_of_a_node(void)
+{
+    static const size_t of[] = {100, 20000, 300000, 20 * MIB};
+    char *p[COUNT_OF(of)];
+    int a, b;
+
+    need_two(&a, &b);
+    run_on(a);
+    struct quire_heap_attr on_b = {.flags = QUIRE_HEAP_NODE, .node = b};
+    struct quire_heap *h = quire_heap_create(&on_b);
+    REQUIRE(h != NULL);
+    for (size_t i = 0; i < COUNT_OF(of); i++) {
+        REQUIRE((p[i] = quire_heap_alloc(h, of[i])) != NULL);
+        conform_fill(p[i], of[i], (unsigned)i);
+        CHECK(pages_elsewhere(p[i], of[i], b) == 0, "%zu bytes", of[i]);
+    }
+    CHECK(quire_heap_migrate(h, a) > (ssize_t)(20 * MIB / page_size));
+    for (size_t i = 0; i < COUNT_OF(of); i++) {
+        CHECK(conform_intact(p[i], of[i], (unsigned)i));
+        CHECK(pages_elsewhere(p[i], of[i], a) == 0, "%zu bytes", of[i]);
+    }
+    char *more = quire_heap_alloc(h, 200000);
+    memset(more, 1, 200000);
+    CHECK(pages_elsewhere(more, 200000, a) == 0);
+    CHECK(quire_heap_migrate(h, 999) == -1 && errno == ENXIO);
+    quire_heap_destroy(h);
+    free(block_on(300000, a));
+}
+
 static void numastat(void)
 {
     struct quire_node_stat s, t;
@@ -656,11 +713,13 @@ static const struct conform_case cases[] = {
      120},
     {"a_thread_that_moves_is_followed", a_thread_that_moves_is_followed, 120},
     {"far_memory_only_when_asked_for", far_memory_only_when_asked_for, 120},
+    {"cpus_without_memory_have_the_nearest", cpus_without_memory_have_the_nearest, 120},
     {"metadata_lies_on_its_node", metadata_lies_on_its_node, 120},
     {"asked_by_number", asked_by_number, 120},
     {"policies", policies, 120},
     {"weighted_interleave", weighted_interleave, 120},
     {"migrate", migrate, 120},
+    {"heaps_of_a_node", heaps_of_a_node, 120},
     {"numastat", numastat, 120},
     {"numactl_is_respected", numactl_is_respected, 120},
     {"a_cpuset_is_respected", a_cpuset_is_respected, 120},
