@@ -56,7 +56,19 @@ typedef struct quire_snapshot quire_snapshot_t;
 #define QUIRE_SNAPSHOT_ROLLBACK 2u
 
 /*
- * Added to either of the first two: note where each block begins and how long it is, so that
+ * Or: the pause does not grow with a heap in pages of 4 KiB. Its page tables
+ * are moved aside, and it is protected and moved back in pieces of 2 MiB, in
+ * the background or when somebody touches one; that takes about as long in all
+ * as fork(2), and each first touch meanwhile some 100 us. Where the kernel
+ * lacks what it takes, as without the flag. fork() and every function here
+ * that needs the heap in one piece wait for the end of it. Not for programs
+ * that make children by _Fork() or clone() without CLONE_VM meanwhile: those
+ * would see zeroes.
+ */
+#define QUIRE_SNAPSHOT_LAZY 4u
+
+/*
+ * Added to any of these but QUIRE_SNAPSHOT_ROLLBACK: note where each block begins and how long it is, so that
  * quire_snapshot_map() can bring an image of it back. Allocating pages waits for that, about 1 ms
  * for each GiB.
  */
@@ -256,6 +268,7 @@ struct quire_snapshot_stat {
     uint64_t longest_stall_ns; /* longest time it took to serve one of them */
     uint64_t restores;         /* times it was gone back to */
     uint64_t restored_pages;   /* and pages that had to be put back then */
+    uint64_t moved_bytes;      /* moved aside at the cut, with QUIRE_SNAPSHOT_LAZY */
     const char *why_not;       /* why not by protection; NULL where it is */
 };
 

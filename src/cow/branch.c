@@ -53,6 +53,8 @@ bool q_branch_fault(uintptr_t at, char *page)
         return false;
     uintptr_t addr = at - (uintptr_t)b->map + b->lowest;
     bool inside = q_ranges_find(&b->snapshot->ranges, addr) != NULL;
+    if (inside && q_view_waits(b->snapshot, addr))
+        return true;
     long ret = inside ? q_snapshot_copy(b->snapshot, addr, page, q_page_size()) : 0;
     if (ret == 0)
         ret = q_uffd_fill(&q_cow.uffd, at, inside ? page : NULL);
@@ -107,7 +109,7 @@ static void link_branch(struct quire_branch *b, bool on)
             break;
         }
     }
-    q_unlock(&q_store.lock);
+    q_store_unlock();
     q_signals_restore(mask);
 }
 

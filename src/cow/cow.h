@@ -12,8 +12,8 @@
  *
  * The handler is a thread on each CPU, made with the first snapshot and kept;
  * one at a time serves. It runs no code but this folder's, has a stack of its
- * own, allocates nothing, and writes to no heap memory. What it may wait for
- * is q_store.lock alone.
+ * own, allocates nothing, and writes to no heap memory. It waits for no lock
+ * (inbox.h).
  *
  * Locks, from the top:
  *   api_lock       one thread at a time takes, releases, makes views
@@ -39,10 +39,12 @@
 #include "cow/blocks.h"
 #include "cow/range.h"
 #include "cow/store.h"
+#include "cow/sweep.h"
 #include "cow/uffd.h"
 #include "cow/undo.h"
 #include "quire/snapshot.h"
 
+#define Q_MAX_HANDLERS 8u
 #define Q_SNAPSHOT_MAGIC 0x7370616e736f6374ull
 
 struct q_image;
@@ -63,6 +65,7 @@ struct quire_snapshot {
     uint64_t pause_ns, take_ns;
     uint64_t faults_before, saved_before;
     const char *why_not;
+    size_t moved_bytes;                     /* by QUIRE_SNAPSHOT_LAZY */
     int holder_pid, holder_fd, holder_pipe; /* holder.c */
     struct q_image *image;                  /* image.c */
     struct quire_snapshot *base;            /* of a loaded increment; under api_lock: */
@@ -90,7 +93,12 @@ struct q_cow {
     struct quire_snapshot *live;
     struct quire_snapshot *views; /* snapshots with a view; under q_store.lock */
     _Atomic uint64_t faults, saved, longest_ns;
-    struct q_kept *kept; /* under q_vm_lock */
+    _Atomic uint32_t nr_ready;       /* handlers with a table of descriptors of their own */
+    unsigned nr_handlers;            /* started; set before the keeper is */
+    bool keeper;                     /* there is one */
+    _Atomic int tid[Q_MAX_HANDLERS]; /* of each handler; 0: not yet, or no more */
+    _Atomic int serving;             /* the handler that holds q_store.lock; 0: none */
+    struct q_kept *kept;             /* under q_vm_lock */
     size_t nr_kept, room_kept;
 };
 
@@ -114,14 +122,29 @@ int q_cow_start(const char **why);
 /* engine.c: all snapshots by protection are lost; un-protect everything. q_store.lock held. */
 void q_cow_lose(int error);
 
+/* The first half of that: readers are told. Before anything is opened in another way. */
+void q_cow_mark_lost(int error);
+
+/* engine.c: pread(2) from a descriptor of the program's, also in a handler, whose table lacks it. */
+long q_cow_pread(int fd, void *to, size_t len, uint64_t at);
+
 /*
  * engine.c: a thread that never runs code of the program: all signals blocked,
  * on a stack of ours, which is kept in *stack. 0 or an errno.
  */
 int q_cow_thread(char **stack, void *(*run)(void *), void *arg);
 
-/* fault.c: the handler's loop. */
-_Noreturn void q_cow_serve(void);
+/* fault.c: the handler's loop. It ends where the descriptor is no good any more. */
+void q_cow_serve(int fd, unsigned place);
+
+/* fault.c: what was left in the boxes is asked for again by who waits. */
+void q_cow_wake_left(void);
+
+/* keeper.c: the loop of the thread that looks after the handlers. */
+void q_cow_keep(void);
+
+/* release.c: whether a snapshot lives that is not lost. q_store.lock, or another of cow.h's. */
+bool q_cow_any_live(void);
 
 /* fault.c: the newest live snapshot that guards addr; NULL. q_store.lock held. */
 const struct quire_snapshot *q_cow_newest(uintptr_t addr);
@@ -164,11 +187,18 @@ bool q_copy_carefully(void *to, const void *from, size_t len);
 
 /* holder.c: fork the process that holds memory as it is. 0 or an errno. No lock is asked for. */
 int q_holder_start(struct quire_snapshot *s);
+/* holder.c: close every descriptor of the calling thread's table but one. */
+void q_close_all_but(int fd);
+
 int q_holder_read(const struct quire_snapshot *s, uintptr_t addr, char *to, size_t len);
 void q_holder_end(struct quire_snapshot *s);
 
 /* view.c: serve a missing page of a view; false where addr lies in none. q_store.lock held. */
 bool q_view_fault(uintptr_t addr);
+/* Whether a page that it shows must come back first; who waits asks again then (sweep.h). */
+bool q_view_waits(const struct quire_snapshot *s, uintptr_t addr);
+/* Nobody serves views any more. q_store.lock held. */
+void q_view_close_all(void);
 void q_view_end(struct quire_snapshot *s);
 
 /* branch.c: the same of a branch; room for a page is given. In a child: there are none. */

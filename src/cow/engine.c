@@ -1,28 +1,44 @@
 /*
- * engine.c - the descriptor and the handler threads: made once, kept.
+ * engine.c - the descriptor and its threads: made once, kept.
  *
- * There is one on each CPU, up to MAX_HANDLERS. A first write wakes all of
+ * There is one on each CPU, up to Q_MAX_HANDLERS. A first write wakes all of
  * them; the one on the writer's own CPU mostly comes first, because waking
  * another, idle CPU takes several times as long (6 to 10 us against 70,
  * measured). They serve one after the other, under q_store.lock.
  *
  * The threads are libc's (pthread_create), so that setuid() and its like
  * reach them, but live on stacks of ours, have all signals blocked, and never
- * run code of the program.
+ * run code of the program. Each handler has a table of descriptors of its own
+ * with nothing in it but userfaultfd: the program may close what is open
+ * (closefrom(3)) without stopping it, and a number that the program then uses
+ * anew is not read from. keeper.c looks after them.
  */
+#include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 
+#include "base/msg.h"
 #include "cow/cow.h"
 #include "cow/share.h"
 #include "numa/topology.h"
 #include "zone/memmap.h"
 
 #define NICE (-10)
-#define MAX_HANDLERS 8u
 #define STACK_BYTES ((size_t)256 << 10)
+/* Places among the stacks, after the handlers. */
+#define KEEPER Q_MAX_HANDLERS
+#define SWEEPER (Q_MAX_HANDLERS + 1)
+#define NR_PLACES (Q_MAX_HANDLERS + 2)
+
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+#ifndef SYS_pidfd_getfd
+#define SYS_pidfd_getfd 438
+#endif
 
 struct q_cow q_cow = {.uffd = {.fd = -1}};
 
@@ -43,19 +59,95 @@ void q_signals_restore(uint64_t mask)
 /* Where that is not allowed, the kernel chooses. */
 static void stay_on(unsigned cpu)
 {
-    unsigned long mask[MAX_HANDLERS / (8 * sizeof(unsigned long)) + 1] = {1ul << cpu};
+    unsigned long mask[Q_MAX_HANDLERS / (8 * sizeof(unsigned long)) + 1] = {1ul << cpu};
 
     q_arch_syscall6(SYS_sched_setaffinity, 0, sizeof(mask), (long)mask, 0, 0, 0);
 }
 
+/* Where that is refused (a seccomp filter) the program's own table must do. */
+static void have_own_table(void)
+{
+    if (q_arch_syscall6(SYS_unshare, CLONE_FILES, 0, 0, 0, 0, 0) == 0)
+        q_close_all_but(q_cow.uffd.fd);
+}
+
+/* Others wait while it is preempted. Without the right to ask it stays as they are. */
+static void hurry(void)
+{
+    q_arch_syscall6(SYS_setpriority, PRIO_PROCESS, 0, NICE, 0, 0, 0);
+}
+
+static void say_ready(void)
+{
+    /* Relaxed: see wait_until_ready(). */
+    atomic_fetch_add_explicit(&q_cow.nr_ready, 1, memory_order_relaxed);
+    q_futex(&q_cow.nr_ready, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1);
+}
+
 static void *handler(void *arg)
 {
-    if (q_topology.nr_cpus <= MAX_HANDLERS)
-        stay_on((unsigned)(uintptr_t)arg);
+    unsigned place = (unsigned)(uintptr_t)arg;
+
+    if (q_topology.nr_cpus <= Q_MAX_HANDLERS)
+        stay_on(place % q_topology.nr_cpus);
     q_arch_syscall6(SYS_prctl, PR_SET_NAME, (long)"quire-snapshot", 0, 0, 0, 0);
-    /* Writers wait while it is preempted. Without the right to ask it stays as the others are. */
-    q_arch_syscall6(SYS_setpriority, PRIO_PROCESS, 0, NICE, 0, 0, 0);
-    q_cow_serve();
+    hurry();
+    have_own_table();
+    /* Relaxed: a number for the keeper. */
+    atomic_store_explicit(&q_cow.tid[place], (int)q_arch_syscall6(SYS_gettid, 0, 0, 0, 0, 0, 0),
+                          memory_order_relaxed);
+    say_ready();
+    q_cow_serve(q_cow.uffd.fd, place);
+    return arg;
+}
+
+static void *sweeper(void *arg)
+{
+    q_arch_syscall6(SYS_prctl, PR_SET_NAME, (long)"quire-sweeper", 0, 0, 0, 0);
+    hurry();
+    have_own_table();
+    say_ready();
+    q_sweep_loop();
+    return arg;
+}
+
+/* A descriptor of the program's in this thread's own table, or a negative errno. */
+static long borrow(int fd)
+{
+    char path[40];
+    struct q_buf b = {.at = path, .size = sizeof(path)};
+    long self = q_arch_syscall6(SYS_pidfd_open, q_getpid(), 0, 0, 0, 0, 0);
+    long here = self;
+
+    if (self >= 0) {
+        here = q_arch_syscall6(SYS_pidfd_getfd, self, fd, 0, 0, 0, 0);
+        q_arch_syscall6(SYS_close, self, 0, 0, 0, 0, 0);
+    }
+    if (here >= 0 || here == -EBADF)
+        return here;
+    /* A filter that knows only older calls; this one asks again for the right to read the file. */
+    q_buf_printf(&b, "/proc/self/fd/%d", fd);
+    return q_arch_syscall6(SYS_openat, AT_FDCWD, (long)path, O_RDONLY | O_CLOEXEC, 0, 0, 0);
+}
+
+long q_cow_pread(int fd, void *to, size_t len, uint64_t at)
+{
+    long n = q_arch_syscall6(SYS_pread64, fd, (long)to, (long)len, (long)at, 0, 0);
+
+    if (n != -EBADF && n != -ESPIPE) /* userfaultfd's own number, used anew by the program */
+        return n;
+    long here = borrow(fd);
+    if (here < 0)
+        return here;
+    n = q_arch_syscall6(SYS_pread64, here, (long)to, (long)len, (long)at, 0, 0);
+    q_arch_syscall6(SYS_close, here, 0, 0, 0, 0, 0);
+    return n;
+}
+
+static void *keeper(void *arg)
+{
+    q_arch_syscall6(SYS_prctl, PR_SET_NAME, (long)"quire-keeper", 0, 0, 0, 0);
+    q_cow_keep();
     return arg;
 }
 
@@ -81,11 +173,45 @@ int q_cow_thread(char **stack, void *(*run)(void *), void *arg)
     return error;
 }
 
-static int start_thread(unsigned cpu)
+static int start_thread(unsigned place)
 {
-    static char *stacks[MAX_HANDLERS]; /* of a parent's handlers, in a child: used again */
+    static char *stacks[NR_PLACES]; /* of a parent's threads, in a child: used again */
+    void *(*run)(void *) = place == KEEPER ? keeper : place == SWEEPER ? sweeper : handler;
 
-    return q_cow_thread(&stacks[cpu], handler, (void *)(uintptr_t)cpu);
+    return q_cow_thread(&stacks[place], run, (void *)(uintptr_t)place);
+}
+
+/*
+ * Until each has a table of its own: a program that closed the descriptor
+ * before would take the protection away without anybody noticing.
+ */
+static void wait_until_ready(unsigned nr)
+{
+    uint32_t ready;
+
+    /* Relaxed: what they did before are system calls. */
+    while ((ready = atomic_load_explicit(&q_cow.nr_ready, memory_order_relaxed)) < nr)
+        q_futex(&q_cow.nr_ready, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, ready);
+}
+
+/* 0 where there are as many as it needs: two handlers, of which one reads while the other serves. */
+static int start_threads(void)
+{
+    unsigned nr = 0, want = (unsigned)q_min(q_max(q_topology.nr_cpus, 2), Q_MAX_HANDLERS);
+
+    for (unsigned i = 0; i < Q_MAX_HANDLERS; i++)
+        atomic_store_explicit(&q_cow.tid[i], 0, memory_order_relaxed);
+    atomic_store_explicit(&q_cow.serving, 0, memory_order_relaxed);
+    atomic_store_explicit(&q_cow.nr_ready, 0, memory_order_relaxed);
+    int error = start_thread(SWEEPER);
+    while (nr < want && error == 0 && (error = start_thread(nr)) == 0)
+        nr++;
+    if (nr < 2)
+        return error;
+    wait_until_ready(nr + 1);
+    q_cow.nr_handlers = nr;
+    q_cow.keeper = start_thread(KEEPER) == 0; /* a comfort: it goes without */
+    return 0;
 }
 
 /* Everything of the window at once: what comes online later is registered already. */
@@ -105,8 +231,12 @@ static int refuse(int error, const char *reason, const char **why)
 
 int q_cow_start(const char **why)
 {
-    if (q_cow.pid == q_getpid() && q_cow.uffd.fd >= 0)
-        return q_store_init() ? 0 : ENOMEM;
+    if (q_cow.pid == q_getpid() && q_cow.uffd.fd >= 0) {
+        if (q_uffd_ours(&q_cow.uffd))
+            return q_store_init() ? 0 : ENOMEM;
+        *why = "the program closed the descriptor of userfaultfd";
+        return EPERM;
+    }
     q_cow_meet_child();
     if (q_share_mode() != Q_SHARE_NONE) {
         *why = "the heap is shared with children (option fork:shared)";
@@ -126,10 +256,7 @@ int q_cow_start(const char **why)
     if (!register_window())
         return refuse(EPERM, "the heap is registered with another userfaultfd", why);
     q_cow.pid = q_getpid(); /* the handler reads it */
-    int error = start_thread(0);
-    for (unsigned cpu = 1; error == 0 && cpu < q_min(q_topology.nr_cpus, MAX_HANDLERS); cpu++)
-        if (start_thread(cpu) != 0)
-            break; /* one is enough */
+    int error = start_threads();
     if (error != 0) {
         q_cow.pid = 0;
         return refuse(error, "no thread can be made to serve first writes", why);
@@ -137,7 +264,7 @@ int q_cow_start(const char **why)
     return 0;
 }
 
-void q_cow_lose(int error)
+void q_cow_mark_lost(int error)
 {
     for (struct quire_snapshot *s = q_cow.live; s != NULL; s = s->older) {
         int none = 0;
@@ -146,6 +273,11 @@ void q_cow_lose(int error)
         atomic_compare_exchange_strong_explicit(&s->error, &none, error, memory_order_seq_cst,
                                                 memory_order_relaxed);
     }
+}
+
+void q_cow_lose(int error)
+{
+    q_cow_mark_lost(error);
     for (const struct quire_snapshot *s = q_cow.live; s != NULL; s = s->older) {
         const struct q_ranges *r = q_cow_guarded(s);
 

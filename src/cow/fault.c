@@ -8,14 +8,18 @@
  *                                             page behind what was served last
  *                                             in this leaf, else halved
  *
- * Serving ends with the page un-protected, all of it under q_store.lock: a
+ * Handlers read, and put what they read into inbox.h's boxes; the one that
+ * gets q_store.lock serves all that is there. Serving ends with the page un-protected, all of it under q_store.lock: a
  * resolver that came late would open the next snapshot's page unsaved.
  */
 #include <sys/uio.h>
 
 #include "cow/cow.h"
+#include "cow/inbox.h"
 
 #define BATCH 16       /* messages read at once */
+#define PATIENCE 10000 /* faults at a page that cannot be read */
+#define TRIES 100      /* reads that fail, one after the other, before a handler gives up */
 #define AROUND_LEAF 64 /* from here on the whole leaf */
 
 const struct quire_snapshot *q_cow_newest(uintptr_t addr)
@@ -85,12 +89,10 @@ static bool copy_out(uintptr_t from, const uint32_t *slot, unsigned nr)
     }
     /* Of the two calls the one that pins the pool's huge pages, and not the heap's small ones. */
     long ret = q_arch_syscall6(SYS_process_vm_writev, q_cow.pid, (long)&src, 1, (long)to, n, 0);
-    if (nr == 1 && ret < 0 && ret != -EFAULT) {
-        /* The call itself is refused: what remains is to hope that nobody does. */
-        __builtin_memcpy(q_store_page(slot[0]), (const void *)from, q_page_size());
-        return true;
-    }
-    return ret == (long)src.iov_len;
+    if (nr > 1 || ret == (long)src.iov_len)
+        return ret == (long)src.iov_len;
+    /* This one also reads what a protection key (pkeys(7)) hides from this thread alone. */
+    return q_copy_carefully(q_store_page(slot[0]), (const void *)from, q_page_size());
 }
 
 /* A page is about to have a version: whoever wants to go back hears of its first since the cut. */
@@ -162,6 +164,17 @@ static void open_page(uintptr_t page)
     q_uffd_open_up(&q_cow.uffd, page, q_page_size());
 }
 
+/* Whether this page has come so often, without another between, that it will never be read. */
+static bool page_fails_for_good(uintptr_t page)
+{
+    static uintptr_t last; /* under q_store.lock */
+    static unsigned times;
+
+    times = page == last ? times + 1 : 0;
+    last = page;
+    return times >= PATIENCE;
+}
+
 static void serve_write(uintptr_t page)
 {
     const struct quire_snapshot *s = q_cow_newest(page);
@@ -192,50 +205,101 @@ static void serve_write(uintptr_t page)
         q_uffd_open_up(&q_cow.uffd, from, (size_t)w.nr << q_page_shift);
     } else if (error == EAGAIN) {
         /* It became unreadable since the fault, so the write fails too, or comes again. */
+        if (page_fails_for_good(page))
+            q_cow_lose(EIO);
         q_uffd_wake(&q_cow.uffd, page, q_page_size());
     } else {
         q_cow_lose(error);
     }
 }
 
-static void serve(const struct uffd_msg *m)
+/* A page that is not there: of a view, or moved aside, or never touched (sweep.c). */
+static void serve_missing(uintptr_t page)
 {
-    uintptr_t page = q_align_down(m->arg.pagefault.address, q_page_size());
-
-    if (m->event != UFFD_EVENT_PAGEFAULT)
+    if (q_view_fault(page))
         return;
-    q_lock(&q_store.lock);
-    uint64_t t = q_clock_fine();
-    if ((m->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP) != 0) {
-        serve_write(page);
-        atomic_fetch_add_explicit(&q_cow.faults, 1, memory_order_relaxed);
-        t = q_clock_fine() - t;
-        /* Relaxed: written under the lock alone. */
-        if (t > atomic_load_explicit(&q_cow.longest_ns, memory_order_relaxed))
-            atomic_store_explicit(&q_cow.longest_ns, t, memory_order_relaxed);
-    } else if (!q_view_fault(page)) {
-        q_uffd_wake(&q_cow.uffd, page, q_page_size());
+    if (q_sweep_away(page, 1)) {
+        q_sweep_want(page);
+        return;
     }
-    q_unlock(&q_store.lock);
+    if (q_uffd_fill(&q_cow.uffd, page, NULL) != 0)
+        q_uffd_wake(&q_cow.uffd, page, q_page_size());
 }
 
-_Noreturn void q_cow_serve(void)
+static void serve(uintptr_t page, bool write)
+{
+    uint64_t t = q_clock_fine();
+
+    if (!write) {
+        serve_missing(page);
+        return;
+    }
+    serve_write(page);
+    atomic_fetch_add_explicit(&q_cow.faults, 1, memory_order_relaxed);
+    t = q_clock_fine() - t;
+    /* Relaxed: written under the lock alone. */
+    if (t > atomic_load_explicit(&q_cow.longest_ns, memory_order_relaxed))
+        atomic_store_explicit(&q_cow.longest_ns, t, memory_order_relaxed);
+}
+
+/* All that waits, unless somebody has the lock, who then sees to it. */
+static void serve_all(int tid)
+{
+    uintptr_t page;
+    bool write;
+
+    while (q_inbox_any() && q_trylock(&q_store.lock)) {
+        /* Relaxed: for the keeper, who looks a second later, should this thread be gone by then. */
+        atomic_store_explicit(&q_cow.serving, tid, memory_order_relaxed);
+        while (q_inbox_next(&page, &write))
+            serve(page, write);
+        atomic_store_explicit(&q_cow.serving, 0, memory_order_relaxed);
+        q_unlock(&q_store.lock);
+        atomic_thread_fence(memory_order_seq_cst); /* as in q_store_unlock() */
+    }
+}
+
+/* Not by copying: what may kill a handler must leave the sweeper. */
+void q_cow_wake_left(void)
+{
+    uintptr_t page;
+    bool write;
+
+    while (q_inbox_any() && q_trylock(&q_store.lock)) {
+        while (q_inbox_next(&page, &write))
+            q_uffd_wake(&q_cow.uffd, page, q_page_size());
+        q_unlock(&q_store.lock);
+        atomic_thread_fence(memory_order_seq_cst); /* as in q_store_unlock() */
+    }
+}
+
+static void post(unsigned place, const struct uffd_msg *m)
+{
+    uintptr_t page = q_align_down(m->arg.pagefault.address, q_page_size());
+    bool write = (m->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP) != 0;
+
+    if (m->event == UFFD_EVENT_PAGEFAULT && !q_inbox_post(place, page, write))
+        q_uffd_wake(&q_cow.uffd, page, q_page_size()); /* it asks again */
+}
+
+void q_cow_serve(int fd, unsigned place)
 {
     struct uffd_msg m[BATCH] = {0};
+    int tid = (int)q_arch_syscall6(SYS_gettid, 0, 0, 0, 0, 0, 0);
 
-    for (;;) {
-        long n = q_arch_syscall6(SYS_read, q_cow.uffd.fd, (long)m, sizeof(m), 0, 0, 0);
+    for (unsigned failed = 0; failed < TRIES;) {
+        long n = q_arch_syscall6(SYS_read, fd, (long)m, sizeof(m), 0, 0, 0);
 
         for (long i = 0; i < n / (long)sizeof(m[0]); i++)
-            serve(&m[i]);
-        if (n <= 0 && n != -EINTR && n != -EAGAIN) {
-            /* The descriptor is no good: give up rather than let writers wait for ever. */
-            q_lock(&q_store.lock);
-            q_cow_lose(EIO);
-            q_uffd_close(&q_cow.uffd);
-            q_unlock(&q_store.lock);
-            for (;;) /* aarch64 has no pause() */
-                q_arch_syscall6(SYS_ppoll, 0, 0, 0, 0, 0, 0);
-        }
+            post(place, &m[i]);
+        serve_all(tid);
+        if (n > 0)
+            failed = 0;
+        else if (n != -EINTR && n != -EAGAIN)
+            failed++;
     }
+    /* At once, while the others still hold the descriptor: without any all pages would be open. */
+    q_lock(&q_store.lock);
+    q_cow_lose(EIO);
+    q_store_unlock();
 }

@@ -36,7 +36,7 @@ static void close_range_of(unsigned from, unsigned to)
         q_arch_syscall6(SYS_close, (long)fd, 0, 0, 0, 0, 0);
 }
 
-static void close_all_but(int fd)
+void q_close_all_but(int fd)
 {
     if (fd < 0) {
         close_range_of(0, ~0u);
@@ -58,7 +58,7 @@ _Noreturn static void hold(int parent, int pipe)
     struct pollfd closed = {.fd = pipe};
 
     q_arch_syscall6(SYS_prctl, PR_SET_NAME, (long)"quire-holder", 0, 0, 0, 0);
-    close_all_but(pipe);
+    q_close_all_but(pipe);
     while (q_arch_syscall6(SYS_getppid, 0, 0, 0, 0, 0, 0) == parent) {
         struct timespec left = second; /* the kernel writes what remains */
         long n = q_arch_syscall6(SYS_ppoll, (long)&closed, pipe >= 0, (long)&left, 0, 0, 0);
@@ -126,8 +126,7 @@ int q_holder_read(const struct quire_snapshot *s, uintptr_t addr, char *to, size
 {
     while (len > 0) {
         struct iovec dst = {to, len}, src = {(void *)addr, len};
-        long n = s->holder_fd >= 0 ? q_arch_syscall6(SYS_pread64, s->holder_fd, (long)to, (long)len,
-                                                     (long)addr, 0, 0)
+        long n = s->holder_fd >= 0 ? q_cow_pread(s->holder_fd, to, len, addr)
                                    : q_arch_syscall6(SYS_process_vm_readv, s->holder_pid,
                                                      (long)&dst, 1, (long)&src, 1, 0);
         if (n == -EINTR)

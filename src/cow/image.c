@@ -48,7 +48,7 @@ int q_image_get(int fd, void *buf, size_t len, uint64_t at)
     char *p = buf;
 
     while (len > 0) {
-        long n = q_arch_syscall6(SYS_pread64, fd, (long)p, (long)len, (long)at, 0, 0);
+        long n = q_cow_pread(fd, p, len, at);
 
         if (n == -EINTR)
             continue;

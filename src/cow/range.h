@@ -60,6 +60,13 @@ const struct q_range *q_ranges_find(const struct q_ranges *r, uintptr_t addr);
 /* Whether any stretch touches [start, end). */
 bool q_ranges_touch(const struct q_ranges *r, uintptr_t start, uintptr_t end);
 
+/*
+ * maps.c: writable mappings of the process within [start, end), as the kernel
+ * has them now, ascending. How many; 0 also where there are more than room, or
+ * no /proc.
+ */
+size_t q_mappings(uintptr_t start, uintptr_t end, struct q_range *at, size_t room);
+
 void q_ranges_free(struct q_ranges *r);
 
 #endif

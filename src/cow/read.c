@@ -12,12 +12,15 @@
 #include "cow/cow.h"
 
 #define BATCH 64
+#define TRIES 100
 
 bool q_copy_carefully(void *to, const void *from, size_t len)
 {
     struct iovec dst = {to, len}, src = {(void *)from, len};
-    long n = q_arch_syscall6(SYS_process_vm_readv, q_getpid(), (long)&dst, 1, (long)&src, 1, 0);
+    long n = -ENOMEM;
 
+    for (int i = 0; i < TRIES && n == -ENOMEM; i++)
+        n = q_arch_syscall6(SYS_process_vm_readv, q_getpid(), (long)&dst, 1, (long)&src, 1, 0);
     if (n == -ENOSYS || n == -EPERM) { /* a seccomp filter: then without the care */
         memcpy(to, from, len);
         return true;

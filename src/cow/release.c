@@ -6,9 +6,11 @@
  * nothing is saved.
  */
 #include "cow/cow.h"
+#include "cow/inbox.h"
 #include "slab/heap.h"
 #include "zone/fork.h"
 #include "zone/hold.h"
+#include "zone/memmap.h"
 #include "zone/vmalloc.h"
 
 #define UNPROTECT_BYTES                                                                            \
@@ -26,8 +28,7 @@ static void unlink_live(struct quire_snapshot *s)
     }
 }
 
-/* Whether one lives that is not lost. */
-static bool any_live(void)
+bool q_cow_any_live(void)
 {
     for (const struct quire_snapshot *s = q_cow.live; s != NULL; s = s->older)
         if (q_cow_error(s) == 0)
@@ -57,7 +58,9 @@ static void unprotect(const struct q_ranges *ranges)
 
         while (at < end) {
             size_t len = q_min(UNPROTECT_BYTES, end - at);
-            q_uffd_open_up(&q_cow.uffd, at, len);
+            /* A mapping that is not registered is moved (realloc) without our being asked. */
+            if (at - q_mem.base < q_mem.size || q_uffd_unregister(&q_cow.uffd, at, len) != 0)
+                q_uffd_open_up(&q_cow.uffd, at, len);
             at += len;
         }
     }
@@ -99,12 +102,12 @@ static void release_protected(struct quire_snapshot *s)
     q_zone_fork_prepare(true);
     q_lock(&q_store.lock);
     unlink_live(s);
-    bool last = !any_live();
+    bool last = !q_cow_any_live();
     if (last) {
         q_store_reset();
         atomic_store_explicit(&q_holder, NULL, memory_order_relaxed);
     }
-    q_unlock(&q_store.lock);
+    q_store_unlock();
     q_zone_fork_parent();
     if (last) {
         if (q_cow_error(s) == 0)
@@ -120,8 +123,8 @@ static void release_protected(struct quire_snapshot *s)
 
 void q_snapshot_end(struct quire_snapshot *s)
 {
+    q_sweep_finish();
     uint64_t mask = q_signals_block();
-
     q_enter();
     q_view_end(s);
     if (s->method == QUIRE_SNAPSHOT_BY_PROTECTION)
@@ -196,6 +199,7 @@ Q_PUBLIC int quire_snapshot_stat(const quire_snapshot_t *s, struct quire_snapsho
         .take_ns = s->take_ns,
         .bytes = s->ranges.bytes,
         .ranges = s->ranges.nr,
+        .moved_bytes = s->moved_bytes,
         .why_not = s->why_not,
     };
     if (s->undo != NULL) {
@@ -224,6 +228,8 @@ void q_cow_fork_child(void)
     if (q_cow.pid == 0)
         return;
     q_cow.pid = 0;
+    q_inbox_reset();
+    q_sweep_forget();
     q_cow.live = q_cow.views = NULL;
     q_branch_fork_child();
     atomic_store_explicit(&q_holder, NULL, memory_order_relaxed);

@@ -158,7 +158,7 @@ static int restore(struct quire_snapshot *s)
     q_movable_reach(true);
     q_lock(&q_store.lock);
     error = put_pages_back(s);
-    q_unlock(&q_store.lock);
+    q_store_unlock();
     q_movable_reach(false);
     if (error != 0)
         return error;
@@ -180,6 +180,7 @@ Q_PUBLIC int quire_snapshot_restore(quire_snapshot_t *s)
     if (error == 0) {
         q_cow_settle();
         q_cow_lock_api();
+        q_sweep_finish();
         q_store_populate();
         uint64_t mask = q_signals_block();
         q_enter();

@@ -265,7 +265,7 @@ void q_store_prune(const uint32_t *live, size_t nr)
         q_lock(&q_store.lock);
         /* Meanwhile all may have been lost, and the slots be somebody else's. */
         if (!q_store_alive(leaf)) {
-            q_unlock(&q_store.lock);
+            q_store_unlock();
             continue;
         }
         atomic_fetch_add_explicit(&q_store.shuffle, 1, memory_order_relaxed);
@@ -274,7 +274,7 @@ void q_store_prune(const uint32_t *live, size_t nr)
             prune_page(&leaf->head[i], live, nr);
         /* Release: the changes before the even number. */
         atomic_fetch_add_explicit(&q_store.shuffle, 1, memory_order_release);
-        q_unlock(&q_store.lock);
+        q_store_unlock();
     }
 }
 
@@ -335,7 +335,7 @@ void q_store_resize(void)
                  q_align_up(q_store.nr_slots * sizeof(struct q_version), q_page_size()));
     }
     q_store.pool = NULL;
-    q_unlock(&q_store.lock);
+    q_store_unlock();
 }
 
 /* Caught in the middle of anything: what it may have left half done is emptied or left behind. */

@@ -56,6 +56,9 @@ struct q_store {
 
 extern struct q_store q_store;
 
+/* Let go of the lock, and have the faults served that came meanwhile (inbox.h). Not for handlers. */
+void q_store_unlock(void);
+
 /* Reserve the pool. False: no address space. */
 bool q_store_init(void);
 

@@ -65,6 +65,8 @@ int q_snapshot_check(const struct quire_snapshot *s)
 
 static bool held(const void *addr, size_t len)
 {
+    if (q_sweep_away((uintptr_t)addr, len)) /* what is done to it now would be lost */
+        return true;
     for (const struct quire_snapshot *s = q_cow.live; s != NULL; s = s->older)
         if (q_cow_error(s) == 0 &&
             q_ranges_touch(q_cow_guarded(s), (uintptr_t)addr, (uintptr_t)addr + len))
@@ -160,11 +162,13 @@ static int touch_ranges(const struct q_ranges *ranges)
 }
 
 /* q_store.lock held. On failure, what is protected already is opened again. */
-static int protect(const struct q_ranges *ranges)
+static int protect(const struct q_ranges *ranges, bool moved)
 {
     for (size_t i = 0; i < ranges->nr; i++) {
         const struct q_range *r = &ranges->at[i];
 
+        if (moved && q_sweep_moved(r->start)) /* and a stretch lies in one zone */
+            continue;
         if (q_uffd_protect(&q_cow.uffd, r->start, r->end - r->start, true) == 0)
             continue;
         return EIO;
@@ -210,7 +214,7 @@ static int prepare(struct quire_snapshot *s)
 }
 
 /* Zone locks held, signals blocked. */
-static int cut(struct quire_snapshot *s)
+static int cut(struct quire_snapshot *s, bool lazy)
 {
     int error = prepare(s);
 
@@ -219,7 +223,8 @@ static int cut(struct quire_snapshot *s)
     q_lock(&q_store.lock);
     uint64_t t = q_clock_fine();
     s->epoch = ++q_cow.epoch;
-    error = protect(q_cow_guarded(s));
+    s->moved_bytes = lazy ? q_sweep_cut() : 0;
+    error = protect(q_cow_guarded(s), s->moved_bytes > 0);
     if (s->undo != NULL)
         s->undo->opened_at = s->epoch;
     s->older = q_cow.live;
@@ -231,34 +236,43 @@ static int cut(struct quire_snapshot *s)
         atomic_store_explicit(&s->error, 0, memory_order_relaxed);
         s->epoch = 0;
     }
+    if (s->moved_bytes > 0)
+        q_sweep_publish();
     s->pause_ns = q_clock_fine() - t;
-    q_unlock(&q_store.lock);
+    q_store_unlock();
     /* Relaxed: who looks holds one of the locks that are held here. */
     atomic_store_explicit(&q_holder, q_cow.live != NULL ? &holder : NULL, memory_order_relaxed);
     return error;
 }
 
-static int take_by_protection(struct quire_snapshot *s)
+static int take_by_protection(struct quire_snapshot *s, bool lazy)
 {
     int error = EAGAIN;
 
     s->faults_before = atomic_load_explicit(&q_cow.faults, memory_order_relaxed);
     s->saved_before = atomic_load_explicit(&q_cow.saved, memory_order_relaxed);
     q_store_populate();
+    q_sweep_finish();
+    if (lazy)
+        q_sweep_prepare();
     uint64_t mask = q_signals_block();
     q_enter();
     if (lock_zones(s, false)) {
-        error = cut(s);
+        error = cut(s, lazy);
         unlock_zones(s);
     }
     q_leave();
     q_signals_restore(mask);
+    if (lazy)
+        q_sweep_start(s->moved_bytes > 0);
     return error;
 }
 
 static int take_by_holder(struct quire_snapshot *s)
 {
     int error = EAGAIN;
+
+    q_sweep_finish(); /* a child has no other way to it */
     uint64_t mask = q_signals_block();
 
     q_enter();
@@ -317,7 +331,7 @@ static int take_rollback(struct take_args *a)
         return ENOMEM;
     int error = prepare_rollback(s);
     if (error == 0)
-        error = take_by_protection(s);
+        error = take_by_protection(s, false);
     s->take_ns = q_clock_fine() - t;
     if (error != 0)
         q_snapshot_free(s);
@@ -340,7 +354,7 @@ static int take(struct take_args *a)
     if ((a->flags & QUIRE_SNAPSHOT_HOLDER) == 0 && q_cow_start(&why) == 0)
         error = 0;
     if (error == 0) {
-        error = take_by_protection(s);
+        error = take_by_protection(s, (a->flags & QUIRE_SNAPSHOT_LAZY) != 0);
         why = "the heap could not be protected";
     }
     if (error == EPERM || error == EIO) {
@@ -377,9 +391,9 @@ Q_PUBLIC quire_snapshot_t *quire_snapshot_take(void *heap, unsigned flags)
     struct take_args a = {.flags = flags, .heap = heap};
     pthread_t thread;
 
+    unsigned how = flags & ~QUIRE_SNAPSHOT_SIZES;
     if ((heap != NULL && (flags & ~QUIRE_SNAPSHOT_HOLDER) != 0) || !may_show(heap) ||
-        ((flags & ~QUIRE_SNAPSHOT_SIZES) != 0 &&
-         (flags & ~QUIRE_SNAPSHOT_SIZES) != QUIRE_SNAPSHOT_HOLDER &&
+        (how != 0 && how != QUIRE_SNAPSHOT_HOLDER && how != QUIRE_SNAPSHOT_LAZY &&
          flags != QUIRE_SNAPSHOT_ROLLBACK)) {
         errno = EINVAL;
         return NULL;
@@ -391,9 +405,13 @@ Q_PUBLIC quire_snapshot_t *quire_snapshot_take(void *heap, unsigned flags)
     q_cow_lock_api();
     a.error = flags == QUIRE_SNAPSHOT_ROLLBACK ? take_rollback(&a) : take(&a);
     if (a.error == EDEADLK && flags != QUIRE_SNAPSHOT_ROLLBACK) {
+        int old;
+        /* Waiting for it would be a place to be cancelled at, with the lock held. */
+        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old);
         a.error = pthread_create(&thread, NULL, take_elsewhere, &a);
         if (a.error == 0)
             pthread_join(thread, NULL);
+        pthread_setcancelstate(old, NULL);
     }
     q_cow_unlock_api();
     if (a.error != 0)

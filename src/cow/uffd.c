@@ -3,8 +3,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <time.h>
 
-#define TRIES 1000 /* EAGAIN means that the address space is changing just now */
+#define TRIES                                                                                      \
+    100000 /* EAGAIN means that the address space is changing just now: some ten seconds */
+#define TRIES_AT_ONCE 1000
+#define PATIENCE 100                /* ms */
+#define LOWEST ((uintptr_t)1 << 20) /* about the first address that may be mapped */
 
 static long ioctl3(int fd, unsigned long request, void *arg)
 {
@@ -54,7 +59,8 @@ static const char *why_not_open(long error)
 
 bool q_uffd_open(struct q_uffd *u)
 {
-    return q_uffd_open_for(u, UFFD_FEATURE_PAGEFAULT_FLAG_WP, Q_UFFD_WP_UNPOPULATED);
+    return q_uffd_open_for(u, UFFD_FEATURE_PAGEFAULT_FLAG_WP,
+                           Q_UFFD_WP_UNPOPULATED | UFFD_FEATURE_EVENT_REMAP);
 }
 
 bool q_uffd_open_for(struct q_uffd *u, uint64_t need, uint64_t like)
@@ -88,9 +94,15 @@ bool q_uffd_open_for(struct q_uffd *u, uint64_t need, uint64_t like)
     return true;
 }
 
+bool q_uffd_ours(const struct q_uffd *u)
+{
+    /* Other kinds of files do not know the call (ENOTTY). */
+    return u->fd >= 0 && q_uffd_wake(u, LOWEST, LOWEST) == 0;
+}
+
 void q_uffd_close(struct q_uffd *u)
 {
-    if (u->fd >= 0)
+    if (q_uffd_ours(u))
         close_fd(u->fd);
     u->fd = -1;
 }
@@ -102,23 +114,46 @@ long q_uffd_register(const struct q_uffd *u, uintptr_t start, size_t len, uint64
     return ioctl3(u->fd, UFFDIO_REGISTER, &r);
 }
 
+long q_uffd_unregister(const struct q_uffd *u, uintptr_t start, size_t len)
+{
+    struct uffdio_range r = {start, len};
+
+    return ioctl3(u->fd, UFFDIO_UNREGISTER, &r);
+}
+
+/* Try again while an mremap() is going on (EAGAIN), but not for ever. */
+static bool again(long ret, int *tries)
+{
+    struct timespec little = {.tv_nsec = 100000};
+
+    if ((ret != -EAGAIN && ret != -EINTR) || ++*tries > TRIES)
+        return false;
+    if (*tries > TRIES_AT_ONCE)
+        q_arch_syscall6(SYS_nanosleep, (long)&little, 0, 0, 0, 0, 0);
+    return true;
+}
+
 long q_uffd_protect(const struct q_uffd *u, uintptr_t start, size_t len, bool on)
 {
     struct uffdio_writeprotect w = {.range = {start, len},
                                     .mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0};
-    long ret = -EAGAIN;
+    int tries = 0;
+    long ret;
 
-    for (int i = 0; i < TRIES && (ret == -EAGAIN || ret == -EINTR); i++)
+    do
         ret = ioctl3(u->fd, UFFDIO_WRITEPROTECT, &w);
+    while (again(ret, &tries));
     return ret;
 }
 
 void q_uffd_open_up(const struct q_uffd *u, uintptr_t start, size_t len)
 {
-    if (q_uffd_protect(u, start, len, false) == 0)
+    long ret = q_uffd_protect(u, start, len, false);
+
+    if (ret == 0)
         return;
-    if (len <= q_page_size()) {
-        q_uffd_wake(u, start, len);
+    if (ret != -ENOENT || len <= q_page_size()) {
+        q_uffd_wake(u, start, len); /* who still cannot go on asks again */
         return;
     }
     size_t half = q_align_up(len / 2, q_page_size());
@@ -130,25 +165,35 @@ long q_uffd_fill(const struct q_uffd *u, uintptr_t at, const void *src)
 {
     struct uffdio_copy c = {.dst = at, .src = (uintptr_t)src, .len = q_page_size()};
     struct uffdio_zeropage z = {.range = {at, q_page_size()}};
-    long ret = -EAGAIN;
+    int tries = 0;
+    long ret;
 
-    for (int i = 0; i < TRIES && (ret == -EAGAIN || ret == -EINTR); i++)
+    do
         ret = src != NULL ? ioctl3(u->fd, UFFDIO_COPY, &c) : ioctl3(u->fd, UFFDIO_ZEROPAGE, &z);
+    while (again(ret, &tries));
     return ret;
 }
 
 long q_uffd_wake(const struct q_uffd *u, uintptr_t at, size_t len)
 {
+    struct timespec ms = {.tv_nsec = 1000000};
     struct uffdio_range r = {at, len};
+    long ret = ioctl3(u->fd, UFFDIO_WAKE, &r);
 
-    return ioctl3(u->fd, UFFDIO_WAKE, &r);
+    /* Somebody waits for it, so whatever else may be in the way (a filter, a debugger) is waited for. */
+    for (int i = 0; i < PATIENCE && ret != 0 && ret != -EINVAL && ret != -EBADF && ret != -ENOTTY;
+         i++) {
+        q_arch_syscall6(SYS_nanosleep, (long)&ms, 0, 0, 0, 0, 0);
+        ret = ioctl3(u->fd, UFFDIO_WAKE, &r);
+    }
+    return ret;
 }
 
-long q_uffd_unregister(const struct q_uffd *u, uintptr_t start, size_t len)
+void q_uffd_wake_all(const struct q_uffd *u)
 {
-    struct uffdio_range r = {start, len};
-
-    return ioctl3(u->fd, UFFDIO_UNREGISTER, &r);
+    for (unsigned bits = 56; bits > 30; bits--)
+        if (q_uffd_wake(u, LOWEST, ((size_t)1 << bits) - 2 * LOWEST) == 0)
+            return; /* the first that is not above the end of the address space */
 }
 
 long q_uffd_continue(const struct q_uffd *u, uintptr_t at, size_t len, bool protect)
@@ -156,7 +201,7 @@ long q_uffd_continue(const struct q_uffd *u, uintptr_t at, size_t len, bool prot
     struct uffdio_continue c = {.range = {at, len}, .mode = protect ? Q_UFFD_CONTINUE_WP : 0};
     long ret = -EAGAIN;
 
-    for (int i = 0; i < TRIES && (ret == -EAGAIN || ret == -EINTR); i++) {
+    for (int i = 0; i < TRIES_AT_ONCE && (ret == -EAGAIN || ret == -EINTR); i++) {
         ret = ioctl3(u->fd, UFFDIO_CONTINUE, &c);
         if (c.mapped > 0)
             return (long)c.mapped;

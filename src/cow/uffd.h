@@ -30,6 +30,9 @@ bool q_uffd_open(struct q_uffd *u);
 bool q_uffd_open_for(struct q_uffd *u, uint64_t need, uint64_t like);
 void q_uffd_close(struct q_uffd *u);
 
+/* Whether the number is a userfaultfd still: the program may have closed it, and use it for something else. */
+bool q_uffd_ours(const struct q_uffd *u);
+
 /* mode: UFFDIO_REGISTER_MODE_* */
 long q_uffd_register(const struct q_uffd *u, uintptr_t start, size_t len, uint64_t mode);
 
@@ -58,5 +61,8 @@ long q_uffd_continue(const struct q_uffd *u, uintptr_t at, size_t len, bool prot
 
 /* Wake who waits for a page without filling it; what it does then is its own affair. */
 long q_uffd_wake(const struct q_uffd *u, uintptr_t at, size_t len);
+
+/* Wake everybody who waits for any page. */
+void q_uffd_wake_all(const struct q_uffd *u);
 
 #endif

@@ -27,6 +27,27 @@ static void close_view(struct quire_snapshot *s)
     q_uffd_wake(&q_cow.uffd, (uintptr_t)s->view_map, s->view_bytes);
 }
 
+/* What cannot be read in the heap cannot be read in the view: that page alone, where it is only that. */
+static void close_page(struct quire_snapshot *s, uintptr_t at, int error)
+{
+    if (error == EFAULT && q_mprotect((void *)at, q_page_size(), PROT_NONE) == 0)
+        q_uffd_wake(&q_cow.uffd, at, q_page_size());
+    else
+        close_view(s);
+}
+
+void q_view_close_all(void)
+{
+    for (struct quire_snapshot *s = q_cow.views; s != NULL; s = s->next_view)
+        close_view(s);
+}
+
+bool q_view_waits(const struct quire_snapshot *s, uintptr_t addr)
+{
+    return s->method == QUIRE_SNAPSHOT_BY_PROTECTION && q_sweep_away(addr, 1) &&
+           q_sweep_want_elsewhere(addr);
+}
+
 bool q_view_fault(uintptr_t at)
 {
     static char page[1 << 16] __attribute__((aligned(64))); /* under q_store.lock */
@@ -38,8 +59,11 @@ bool q_view_fault(uintptr_t at)
         return q_branch_fault(at, page);
     uintptr_t addr = at - (uintptr_t)s->view + lowest(s);
     bool inside = q_ranges_find(&s->ranges, addr) != NULL;
-    if (inside && q_snapshot_copy(s, addr, page, q_page_size()) != 0) {
-        close_view(s);
+    if (inside && q_view_waits(s, addr))
+        return true;
+    int error = inside ? q_snapshot_copy(s, addr, page, q_page_size()) : 0;
+    if (error != 0) {
+        close_page(s, at, error);
         return true;
     }
     long ret = q_uffd_fill(&q_cow.uffd, at, inside ? page : NULL);
@@ -76,7 +100,7 @@ static int make_view(struct quire_snapshot *s)
     q_lock(&q_store.lock);
     s->next_view = q_cow.views;
     q_cow.views = s;
-    q_unlock(&q_store.lock);
+    q_store_unlock();
     q_signals_restore(mask);
     return 0;
 }
@@ -92,7 +116,7 @@ void q_view_end(struct quire_snapshot *s)
             break;
         }
     }
-    q_unlock(&q_store.lock);
+    q_store_unlock();
     q_munmap(s->view_map, s->view_bytes);
     s->view = NULL;
 }

@@ -58,7 +58,13 @@ static void fork_prepare(void)
     q_fork_begin(patient);
     q_share_fork_lock();
     q_slub_fork_prepare(patient);
+    q_sweep_finish();
     q_zone_fork_prepare(patient);
+    while (q_sweep_pending()) { /* a snapshot was quicker: a child would lack what it moved aside */
+        q_zone_fork_parent();
+        q_sweep_finish();
+        q_zone_fork_prepare(patient);
+    }
     q_share_fork_prepare();
 }
 

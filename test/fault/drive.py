@@ -2,9 +2,10 @@
 """Makes every system call of the library fail, at every n-th time, and looks at what becomes of it.
 
 First the workload runs once to count the calls that the library makes. Then each kind of call
-fails once, at its first, second, third... time; then from some time on for good. The workload must
-never crash or lose memory, and one failed call must not keep later ones from succeeding. Prints
-TAP, one line for each kind of call and error.
+fails once, at its first, second, third... time; then from some time on for good, or, with errors
+that ask for another try, in storms of many. The workload must never crash or lose memory, and one
+failed call must not keep later ones from succeeding. Prints TAP, one line for each kind of call and
+error.
 """
 import argparse
 import errno
@@ -36,12 +37,22 @@ ERRORS = {
     "write": ["EIO", "EBADF"],
     "getrandom": ["ENOSYS", "EAGAIN"],
     "sched_getaffinity": ["EINVAL", "ENOSYS"],
+    "ioctl": ["ENOMEM", "EAGAIN", "EINTR", "EPERM"],
+    "process_vm_readv": ["ENOMEM", "EPERM", "EFAULT"],
+    "process_vm_writev": ["ENOMEM", "EPERM", "EFAULT"],
+    "userfaultfd": ["EPERM", "EMFILE", "ENOMEM"],
+    "pwrite64": ["ENOSPC", "EINTR"],
 }
 DEFAULT = ["ENOSYS", "EPERM"]
 
 # Calls that cannot fail, or whose failure would not be the library's to handle.
 NEVER_FAIL = {"exit", "exit_group", "getpid", "gettid", "rt_sigreturn", "tgkill", "kill",
               "sched_yield", "execve", "clone", "clone3", "fork", "vfork"}
+
+# Calls that the thread which everybody waits for could not do its work without at all.
+NOT_FOR_GOOD = {"ioctl"}
+
+STORM = 50  # calls one after the other
 
 # Errors that ask for another try. For good they would only show that the library does try again.
 TRANSIENT = {"EINTR", "EAGAIN"}
@@ -93,6 +104,11 @@ class Runner:
         return status, said, counts, int(injected.group(1)) if injected else 0
 
 
+def the_other_form(name, error):
+    for_a_while = error in TRANSIENT or name in NOT_FOR_GOOD
+    return fail_in_a_storm if for_a_while else fail_for_good
+
+
 def describe(status):
     if isinstance(status, int) and status > 128:
         return f"killed by {signal.Signals(status - 128).name}"
@@ -123,6 +139,17 @@ def fail_once(runner, number, error, count):
     return faults
 
 
+def fail_in_a_storm(runner, number, error, count):
+    faults = []
+    for at in times_to_try(count, runner.options.whole):
+        arguments = ["--call", str(number), "--error", str(getattr(errno, error)),
+                     "--at", f"{at}+{STORM}"]
+        status, said, _, _ = runner.run(arguments, -1)
+        if status != 0:
+            faults.append(f"from the {at}. call on: {describe(status)}: {said.strip()[-300:]}")
+    return faults
+
+
 def fail_for_good(runner, number, error, count):
     faults = []
     for at in times_to_try(count, False):
@@ -146,7 +173,10 @@ def main():
     parser.add_argument("--only", metavar="CALL", help="only this kind of call, by name")
     parser.add_argument("--nulls", type=int, default=2,
                         help="allocations that one failed call may make fail (default: 2)")
+    parser.add_argument("--not-for-good", metavar="CALL", action="append", default=[],
+                        help="nor this kind of call, without which memory stays where it is")
     options = parser.parse_args()
+    NOT_FOR_GOOD.update(options.not_for_good)
     if options.object is None:
         options.object = os.path.basename(os.path.realpath(options.lib))
     runner = Runner(options)
@@ -166,8 +196,8 @@ def main():
     rows = [row for row in rows if row[1] not in NEVER_FAIL and options.only in (None, row[1])]
     tests = [(number, name, error, count, form)
              for number, name, count in rows for error in ERRORS.get(name, DEFAULT)
-             for form in (fail_once, fail_for_good)
-             if form is fail_once or error not in TRANSIENT]
+             for form in (fail_once, fail_in_a_storm, fail_for_good)
+             if form is fail_once or form is the_other_form(name, error)]
     print(f"1..{len(tests) + 1}")
     for number, name, count in rows:
         print(f"# {name}: {count} calls")
@@ -178,7 +208,7 @@ def main():
         faults = form(runner, number, error, count)
         for fault in faults[:10]:
             print("#   " + fault.replace("\n", "\n#   "))
-        how = "once" if form is fail_once else "for good"
+        how = {fail_once: "once", fail_in_a_storm: "in a storm"}.get(form, "for good")
         print(f"{'not ' if faults else ''}ok {index} - {name} fails {how} with {error}", flush=True)
         failed += bool(faults)
     return 1 if failed else 0

@@ -1,11 +1,12 @@
 /*
  * inject.c - runs a program and makes chosen system calls of it fail, by ptrace.
  *
- *   inject [--report FD] [--in OBJECT] [--call NUMBER --error ERRNO --at N[+]] -- PROGRAM ARGS...
+ *   inject [--report FD] [--in OBJECT] [--call NUMBER --error ERRNO --at N[+[COUNT]]]
+ *          -- PROGRAM ARGS...
  *
  * Counts the system calls that are made by instructions of the mapped file whose name contains
- * OBJECT (without --in: by all). The Nth call of that NUMBER (from the Nth on, with +) is not
- * carried out and returns ERRNO. Threads and forked children are followed; their calls count in
+ * OBJECT (without --in: by all). The Nth call of that NUMBER (with +, COUNT calls after it too, or
+ * all) is not carried out and returns ERRNO. Threads and forked children are followed; their calls count in
  * one row.
  *
  * At the end prints one line per system call seen, "call NUMBER COUNT", and "injected N", on
@@ -15,6 +16,7 @@
 #include <elf.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <linux/futex.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -44,7 +46,7 @@ static const char *object;
 static long wanted_call = -1;
 static int wanted_error;
 static unsigned long wanted_at;
-static bool wanted_onwards;
+static unsigned long wanted_until; /* the last one */
 
 static struct {
     uint64_t start, end;
@@ -191,8 +193,8 @@ static void at_system_call(pid_t tid)
         return;
     }
     counts[info.entry.nr]++;
-    if ((long)info.entry.nr == wanted_call &&
-        (counts[wanted_call] == wanted_at || (wanted_onwards && counts[wanted_call] > wanted_at))) {
+    if ((long)info.entry.nr == wanted_call && counts[wanted_call] >= wanted_at &&
+        counts[wanted_call] <= wanted_until) {
         suppress(tid);
         task->pending = true;
         injected++;
@@ -267,9 +269,8 @@ static int follow(pid_t first)
 
 static int usage(void)
 {
-    fprintf(stderr,
-            "usage: inject [--report FD] [--in OBJECT] [--call NUMBER --error ERRNO --at N[+]] "
-            "-- PROGRAM ARGS...\n");
+    fprintf(stderr, "usage: inject [--report FD] [--in OBJECT] "
+                    "[--call NUMBER --error ERRNO --at N[+[COUNT]]] -- PROGRAM ARGS...\n");
     return 2;
 }
 
@@ -290,8 +291,12 @@ int main(int argc, char **argv)
         } else if (strcmp(argv[i], "--error") == 0) {
             wanted_error = atoi(argv[i + 1]);
         } else if (strcmp(argv[i], "--at") == 0) {
-            wanted_at = strtoul(argv[i + 1], NULL, 10);
-            wanted_onwards = strchr(argv[i + 1], '+') != NULL;
+            char *more;
+            wanted_until = wanted_at = strtoul(argv[i + 1], &more, 10);
+            if (*more == '+') {
+                wanted_until =
+                    more[1] != '\0' ? wanted_at + strtoul(more + 1, NULL, 10) : ULONG_MAX;
+            }
         } else {
             return usage();
         }

@@ -224,6 +224,16 @@ static void by_protection(void)
     run(0, 24, false);
 }
 
+static void lazily(void)
+{
+    run(QUIRE_SNAPSHOT_LAZY, 24, false);
+}
+
+static void lazily_with_forks(void)
+{
+    run(QUIRE_SNAPSHOT_LAZY, 16, true);
+}
+
 static void with_forks(void)
 {
     run(0, 16, true);
@@ -237,6 +247,8 @@ static void by_holder(void)
 static const struct conform_case cases[] = {
     {"cuts among writers", by_protection, 600},
     {"cuts among writers, with forks", with_forks, 600},
+    {"cuts among writers, lazily", lazily, 600},
+    {"cuts among writers, lazily, with forks", lazily_with_forks, 600},
     {"cuts among writers, by a holder process", by_holder, 600},
 };
 

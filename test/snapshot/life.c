@@ -112,6 +112,16 @@ static void budget(void)
     quire_snapshot_release(s);
 }
 
+static void view(void)
+{
+    view_of_a_list(0);
+}
+
+static void view_by_holder(void)
+{
+    view_of_a_list(QUIRE_SNAPSHOT_HOLDER);
+}
+
 static void child_of_fork(void)
 {
     char *p = malloc(100000), c;
@@ -235,7 +245,8 @@ static void neighbours_in_another_snapshot(void)
     *(volatile char *)b = 2; /* saved for the older, and nothing beside it */
     free(a);
     quire_snapshot_t *newer = take(0);
-    for (size_t i = 0; i < BYTES; i += 4096) /* as whoever is given it next would, page after page */
+    for (size_t i = 0; i < BYTES;
+         i += 4096) /* as whoever is given it next would, page after page */
         ((volatile char *)a)[i] = 9;
     memset(b, 3, BYTES);
     size_t bad = 0;
@@ -311,7 +322,8 @@ static void signals(void)
     for (int i = 0; i < 300; i++) {
         quire_snapshot_t *s = take(0);
         p[200 * 4096] = (char)i;
-        CHECK(quire_snapshot_read(s, p + 200 * 4096, &c, 1) == 1 && c == (char)(i == 0 ? 0 : i - 1));
+        CHECK(quire_snapshot_read(s, p + 200 * 4096, &c, 1) == 1 &&
+              c == (char)(i == 0 ? 0 : i - 1));
         quire_snapshot_release(s);
     }
     ualarm(0, 0);
@@ -337,7 +349,8 @@ static const struct conform_case cases[] = {
     {"free memory is left out", free_is_left_out, 20},
     {"free and trim while it lives", trim_while_held, 30},
     {"budget", budget, 30},
-    {"view", view_of_a_list, 30},
+    {"view", view, 30},
+    {"view, by a holder process", view_by_holder, 30},
     {"child of fork", child_of_fork, 30},
     {"child of _Fork", child_of_bare_fork, 30},
     {"stack in the heap", stack_in_the_heap, 30},

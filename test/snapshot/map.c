@@ -408,8 +408,10 @@ static void refusals(void)
 }
 
 static const struct conform_case cases[] = {
-    {"map and resume", map_and_resume, 120}, {"map in memory", map_in_memory, 120},
-    {"chain", chain, 120},                   {"chain, by a holder process", chain_by_holder, 120},
+    {"map and resume", map_and_resume, 120},
+    {"map in memory", map_in_memory, 120},
+    {"chain", chain, 120},
+    {"chain, by a holder process", chain_by_holder, 120},
     {"refusals", refusals, 30},
 };
 

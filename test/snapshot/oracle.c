@@ -3,9 +3,10 @@
  *
  * One thread changes the heap by random operations: write, free, allocate, resize, trim, fork. At
  * random times it takes a snapshot and copies all live blocks to memory that is not quire's; later
- * each snapshot, in random order, must show exactly the copy. All cases run once by write
- * protection and once by the holder process.
+ * each snapshot, in random order, must show exactly the copy. By write
+ * protection at once, lazily, and by a holder process.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -33,6 +34,7 @@ static struct block *block; /* from mmap, too */
 static uint64_t rng = 42;
 static unsigned flags;
 static char *scratch;
+static unsigned nr_moved; /* cuts that moved the heap aside */
 static size_t scratch_size = 20u << 20;
 
 static size_t random_size(void)
@@ -103,10 +105,13 @@ static void step(void)
 
 static void take_one(struct oracle *o)
 {
+    struct quire_snapshot_stat st;
     size_t need = 0;
 
     o->snap = quire_snapshot_take(NULL, flags);
     REQUIRE(o->snap != NULL, "errno %d", errno);
+    REQUIRE(quire_snapshot_stat(o->snap, &st) == 0);
+    nr_moved += st.moved_bytes > 0;
     for (size_t i = 0; i < BLOCKS; i++)
         need += block[i].at != NULL ? block[i].size : 0;
     if (need > o->room) {
@@ -210,9 +215,30 @@ static void by_holder(void)
     run_oracle(10, 100);
 }
 
+/* The heap is made large enough to be moved aside. */
+static void lazily(void)
+{
+    char *ballast[200];
+
+    need_protection();
+    for (int i = 0; i < 200; i++) {
+        ballast[i] = malloc(300000);
+        memset(ballast[i], i, 300000);
+    }
+    flags = QUIRE_SNAPSHOT_LAZY;
+    rng = 9;
+    run_oracle(30, 60);
+    for (int i = 0; i < 200; i++) {
+        CHECK(ballast[i][0] == (char)i && ballast[i][299999] == (char)i);
+        free(ballast[i]);
+    }
+    printf("# %u cuts moved the heap aside\n", nr_moved);
+}
+
 static const struct conform_case cases[] = {
     {"every byte, by protection", by_protection, 600},
     {"many cuts", many_cuts, 600},
+    {"every byte, lazily", lazily, 600},
     {"every byte, by a holder process", by_holder, 600},
 };
 

@@ -58,7 +58,7 @@ static void careful_copies_refused(void)
 {
     refuse(SYS_process_vm_readv, 0);
     refuse(SYS_process_vm_writev, 0);
-    view_of_a_list();
+    view_of_a_list(0);
     image_of(0);
 }
 
@@ -129,8 +129,8 @@ static void page_mapped_over(void)
 
     memset(p, 1, 1u << 20);
     quire_snapshot_t *s = take_protected();
-    REQUIRE(mmap(p + 8 * 4096, 4096, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS,
-                 -1, 0) != MAP_FAILED);
+    REQUIRE(mmap(p + 8 * 4096, 4096, PROT_READ | PROT_WRITE,
+                 MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED);
     for (int i = 0; i < 64; i++)
         p[i * 4096] = 2;
     for (int i = 0; i < 64; i++)

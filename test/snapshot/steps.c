@@ -38,7 +38,7 @@ void *outside(size_t size)
     return p;
 }
 
-void view_of_a_list(void)
+void view_of_a_list(unsigned flags)
 {
     ptrdiff_t distance;
     size_t size = 5u << 20;
@@ -51,7 +51,8 @@ void view_of_a_list(void)
         node[1] = (char *)(intptr_t)i;
         list = node;
     }
-    quire_snapshot_t *s = take_protected();
+    quire_snapshot_release(take_protected()); /* or nobody serves views */
+    quire_snapshot_t *s = take(flags);
     for (char **n = list; n != NULL; n = (char **)n[0])
         n[1] = NULL;
     memset(large, 0, size);

@@ -20,7 +20,7 @@ quire_snapshot_t *take_protected(void);
 void *outside(size_t size);
 
 /* Walk a list and a large block through a view. */
-void view_of_a_list(void);
+void view_of_a_list(unsigned flags);
 
 /* Save, load, and compare. */
 void image_of(unsigned flags);
