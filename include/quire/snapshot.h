@@ -60,7 +60,8 @@ typedef struct quire_snapshot quire_snapshot_t;
  * are moved aside, and it is protected and moved back in pieces of 2 MiB, in
  * the background or when somebody touches one; that takes about as long in all
  * as fork(2), and each first touch meanwhile some 100 us. Where the kernel
- * lacks what it takes, as without the flag. fork() and every function here
+ * lacks what it takes, as without the flag. Not for heaps in huge pages, whose
+ * plain cut is quicker still. fork() and every function here
  * that needs the heap in one piece wait for the end of it. Not for programs
  * that make children by _Fork() or clone() without CLONE_VM meanwhile: those
  * would see zeroes.
