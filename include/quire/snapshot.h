@@ -61,17 +61,17 @@ typedef struct quire_snapshot quire_snapshot_t;
  * the background or when somebody touches one; that takes about as long in all
  * as fork(2), and each first touch meanwhile some 100 us. Where the kernel
  * lacks what it takes, as without the flag. Not for heaps in huge pages, whose
- * plain cut is quicker still. fork() and every function here
- * that needs the heap in one piece wait for the end of it. Not for programs
- * that make children by _Fork() or clone() without CLONE_VM meanwhile: those
- * would see zeroes.
+ * plain cut is quicker still. fork() and every function here that needs the
+ * heap in one piece wait for the end of it. Not for programs that make
+ * children by _Fork() or clone() without CLONE_VM meanwhile: those would see
+ * zeroes.
  */
 #define QUIRE_SNAPSHOT_LAZY 4u
 
 /*
- * Added to any of these but QUIRE_SNAPSHOT_ROLLBACK: note where each block begins and how long it is, so that
- * quire_snapshot_map() can bring an image of it back. Allocating pages waits for that, about 1 ms
- * for each GiB.
+ * Added to any of these but QUIRE_SNAPSHOT_ROLLBACK: note where each block begins and how long it
+ * is, so that quire_snapshot_map() can bring an image of it back. Allocating pages waits for that,
+ * about 1 ms for each GiB.
  */
 #define QUIRE_SNAPSHOT_SIZES 16u
 
