@@ -22,11 +22,20 @@ int q_node_at(const void *addr)
     return nid < q_topology.nr_nodes ? (int)nid : -1;
 }
 
+/* How many of the pages are said to be on node nid. */
+static long count(const int *status, unsigned nr, unsigned nid)
+{
+    long there = 0;
+
+    for (unsigned i = 0; i < nr; i++)
+        there += status[i] == q_topology.kernel_id[nid];
+    return there;
+}
+
 /* One call's worth of pages. */
 static long move_batch(void **page, unsigned nr, unsigned nid)
 {
     int node[BATCH], status[BATCH];
-    long there = 0;
 
     for (unsigned i = 0; i < nr; i++)
         node[i] = q_topology.kernel_id[nid];
@@ -34,13 +43,10 @@ static long move_batch(void **page, unsigned nr, unsigned nid)
         q_arch_syscall6(SYS_move_pages, 0, nr, (long)page, (long)node, (long)status, MPOL_MF_MOVE);
     if (ret < 0)
         return ret;
-    /* How far a call came that the kernel gave up, only asking says. */
-    if (ret > 0 &&
-        (ret = q_arch_syscall6(SYS_move_pages, 0, nr, (long)page, 0, (long)status, 0)) < 0)
-        return ret;
-    for (unsigned i = 0; i < nr; i++)
-        there += status[i] == q_topology.kernel_id[nid];
-    return there;
+    /* Of a call that gave up half-way, and of parts of huge pages, only asking says the truth. */
+    if (ret > 0 || count(status, nr, nid) < (long)nr)
+        ret = q_arch_syscall6(SYS_move_pages, 0, nr, (long)page, 0, (long)status, 0);
+    return ret < 0 ? ret : count(status, nr, nid);
 }
 
 long q_node_move(void *addr, size_t len, unsigned nid)

@@ -477,6 +477,15 @@ static void asked_by_number(void)
     CHECK(quire_node_alloc(100, 999) == NULL && errno == ENXIO);
 }
 
+/* By how many pages interleaving may miss: where the kernel interleaves huge pages, by one of them. */
+static size_t huge_slack(void)
+{
+    char text[256];
+
+    read_text("/sys/kernel/mm/transparent_hugepage/enabled", text, sizeof(text));
+    return strstr(text, "[always]") != NULL ? 2 * MIB / page_size : 0;
+}
+
 static void policies(void)
 {
     size_t on[MAX_NODES] = {0};
@@ -496,8 +505,8 @@ static void policies(void)
     char *p = malloc(n);
     memset(p, 1, n);
     count_pages(p, n, on);
-    CHECK(on[a] == n / page_size / 2 && on[b] == n / page_size / 2, "%zu and %zu pages", on[a],
-          on[b]);
+    size_t slack = huge_slack(), half = n / page_size / 2;
+    CHECK(on[a] + slack >= half && on[b] + slack >= half, "%zu and %zu pages", on[a], on[b]);
     free(p);
     memset(on, 0, sizeof(on));
     for (int i = 0; i < 64; i++) {
@@ -538,7 +547,9 @@ static void weighted_interleave(void)
     char *p = malloc(n);
     memset(p, 1, n);
     count_pages(p, n, on);
-    CHECK(on[a] == n / page_size / 4 * 3, "%zu and %zu pages", on[a], on[b]);
+    size_t slack = 4 * huge_slack(), quarter = n / page_size / 4;
+    CHECK(on[a] + slack >= 3 * quarter && on[b] + slack >= quarter, "%zu and %zu pages", on[a],
+          on[b]);
     memset(on, 0, sizeof(on));
     for (int i = 0; i < 64; i++) {
         memset(p = malloc(50000), 1, 50000);
