@@ -65,10 +65,12 @@ static void stay_on(unsigned cpu)
 }
 
 /* Where that is refused (a seccomp filter) the program's own table must do. */
-static void have_own_table(void)
+static bool have_own_table(void)
 {
-    if (q_arch_syscall6(SYS_unshare, CLONE_FILES, 0, 0, 0, 0, 0) == 0)
-        q_close_all_but(q_cow.uffd.fd);
+    if (q_arch_syscall6(SYS_unshare, CLONE_FILES, 0, 0, 0, 0, 0) != 0)
+        return false;
+    q_close_all_but(q_cow.uffd.fd);
+    return true;
 }
 
 /* Others wait while it is preempted. Without the right to ask it stays as they are. */
@@ -77,11 +79,26 @@ static void hurry(void)
     q_arch_syscall6(SYS_setpriority, PRIO_PROCESS, 0, NICE, 0, 0, 0);
 }
 
-static void say_ready(void)
+/* What those that are ready wait for: to begin, or, where there are too few of them, to leave. */
+enum { STAY, BEGIN, LEAVE };
+static _Atomic uint32_t order;
+static _Atomic uint32_t nr_left;
+
+/* False: too few threads could be made, and this one is to end. */
+static bool ready(bool own_table)
 {
-    /* Relaxed: see wait_until_ready(). */
+    /* Relaxed, all: see wait_for(). */
     atomic_fetch_add_explicit(&q_cow.nr_ready, 1, memory_order_relaxed);
     q_futex(&q_cow.nr_ready, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1);
+    while (atomic_load_explicit(&order, memory_order_relaxed) == STAY)
+        q_futex(&order, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, STAY);
+    if (atomic_load_explicit(&order, memory_order_relaxed) == BEGIN)
+        return true;
+    if (own_table)
+        q_arch_syscall6(SYS_close, q_cow.uffd.fd, 0, 0, 0, 0, 0);
+    atomic_fetch_add_explicit(&nr_left, 1, memory_order_relaxed);
+    q_futex(&nr_left, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1);
+    return false;
 }
 
 static void *handler(void *arg)
@@ -92,12 +109,12 @@ static void *handler(void *arg)
         stay_on(place % q_topology.nr_cpus);
     q_arch_syscall6(SYS_prctl, PR_SET_NAME, (long)"quire-snapshot", 0, 0, 0, 0);
     hurry();
-    have_own_table();
+    bool own = have_own_table();
     /* Relaxed: a number for the keeper. */
     atomic_store_explicit(&q_cow.tid[place], (int)q_arch_syscall6(SYS_gettid, 0, 0, 0, 0, 0, 0),
                           memory_order_relaxed);
-    say_ready();
-    q_cow_serve(q_cow.uffd.fd, place);
+    if (ready(own))
+        q_cow_serve(q_cow.uffd.fd, place);
     return arg;
 }
 
@@ -105,9 +122,8 @@ static void *sweeper(void *arg)
 {
     q_arch_syscall6(SYS_prctl, PR_SET_NAME, (long)"quire-sweeper", 0, 0, 0, 0);
     hurry();
-    have_own_table();
-    say_ready();
-    q_sweep_loop();
+    if (ready(have_own_table()))
+        q_sweep_loop();
     return arg;
 }
 
@@ -151,15 +167,20 @@ static void *keeper(void *arg)
     return arg;
 }
 
+static bool have_stack(char **stack)
+{
+    if (*stack == NULL)
+        *stack = q_mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_NORESERVE);
+    return *stack != NULL;
+}
+
 int q_cow_thread(char **stack, void *(*run)(void *), void *arg)
 {
     pthread_attr_t attr;
     pthread_t thread;
     sigset_t all, old;
 
-    if (*stack == NULL)
-        *stack = q_mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_NORESERVE);
-    if (*stack == NULL)
+    if (!have_stack(stack))
         return ENOMEM;
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
@@ -173,25 +194,41 @@ int q_cow_thread(char **stack, void *(*run)(void *), void *arg)
     return error;
 }
 
+static char *stacks[NR_PLACES]; /* of a parent's threads, in a child: used again */
+
 static int start_thread(unsigned place)
 {
-    static char *stacks[NR_PLACES]; /* of a parent's threads, in a child: used again */
     void *(*run)(void *) = place == KEEPER ? keeper : place == SWEEPER ? sweeper : handler;
 
     return q_cow_thread(&stacks[place], run, (void *)(uintptr_t)place);
 }
 
-/*
- * Until each has a table of its own: a program that closed the descriptor
- * before would take the protection away without anybody noticing.
- */
-static void wait_until_ready(unsigned nr)
+static void wait_for(_Atomic uint32_t *count, unsigned nr)
 {
-    uint32_t ready;
+    uint32_t now;
 
     /* Relaxed: what they did before are system calls. */
-    while ((ready = atomic_load_explicit(&q_cow.nr_ready, memory_order_relaxed)) < nr)
-        q_futex(&q_cow.nr_ready, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, ready);
+    while ((now = atomic_load_explicit(count, memory_order_relaxed)) < nr)
+        q_futex(count, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, now);
+}
+
+static void give_order(uint32_t what)
+{
+    atomic_store_explicit(&order, what, memory_order_relaxed);
+    q_futex(&order, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, INT32_MAX);
+}
+
+/*
+ * The sweeper and nr handlers are too few. Their stacks are theirs until they
+ * are quite gone, which nobody is told: they are not used again.
+ */
+static void dismiss(unsigned nr)
+{
+    give_order(LEAVE);
+    wait_for(&nr_left, nr + 1);
+    stacks[SWEEPER] = NULL;
+    for (unsigned place = 0; place < nr; place++)
+        stacks[place] = NULL;
 }
 
 /* 0 where there are as many as it needs: two handlers, of which one reads while the other serves. */
@@ -203,12 +240,23 @@ static int start_threads(void)
         atomic_store_explicit(&q_cow.tid[i], 0, memory_order_relaxed);
     atomic_store_explicit(&q_cow.serving, 0, memory_order_relaxed);
     atomic_store_explicit(&q_cow.nr_ready, 0, memory_order_relaxed);
+    atomic_store_explicit(&nr_left, 0, memory_order_relaxed);
+    atomic_store_explicit(&order, STAY, memory_order_relaxed);
     int error = start_thread(SWEEPER);
-    while (nr < want && error == 0 && (error = start_thread(nr)) == 0)
-        nr++;
-    if (nr < 2)
+    if (error != 0)
         return error;
-    wait_until_ready(nr + 1);
+    while (nr < want && (error = start_thread(nr)) == 0)
+        nr++;
+    /*
+     * Until each has a table of its own: a program that closed the descriptor
+     * before would take the protection away without anybody noticing.
+     */
+    wait_for(&q_cow.nr_ready, nr + 1);
+    if (nr < 2) {
+        dismiss(nr);
+        return error;
+    }
+    give_order(BEGIN);
     q_cow.nr_handlers = nr;
     q_cow.keeper = start_thread(KEEPER) == 0; /* a comfort: it goes without */
     return 0;

@@ -416,7 +416,10 @@ static void case_threads(void)
         for (int i = 0; i < 4; i++)
             pthread_join(thread[i], NULL);
     }
-    CHECK(quire_page_count(shared[0]) <= 5, "%u", quire_page_count(shared[0]));
+    /* Windows go with the heap of a thread, and heaps to the next thread of the same node. */
+    const char *conf = getenv("QUIRE_CONF");
+    unsigned left = conf != NULL && strstr(conf, "numa_fake") != NULL ? 12 : 4;
+    CHECK(quire_page_count(shared[0]) <= 1 + left, "%u", quire_page_count(shared[0]));
     for (int i = 1; i < 600; i++) {
         CHECK(quire_page_count(shared[i]) == 1);
         quire_put_page(shared[i]);
