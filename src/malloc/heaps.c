@@ -4,8 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "malloc/malloc.h"
-#include "malloc/reserve.h"
+#include "malloc/enter.h"
 #include "numa/topology.h"
 #include "quire/heap.h"
 #include "zone/special.h"
@@ -38,22 +37,9 @@ static void complain(const char *caller, const struct q_arena *a, const void *p,
 
 static bool begin(void)
 {
-    if (q_interrupted())
-        return fail(EAGAIN);
-    q_enter();
-    if (q_unlikely(q_heap == &q_heap_none))
-        q_malloc_first();
-    if (q_slub_init())
-        return true;
-    q_leave();
-    return fail(ENOMEM);
-}
+    int error = q_call_begin();
 
-static void end(void)
-{
-    if (q_unlikely(q_any_postponed()))
-        q_free_postponed();
-    q_leave();
+    return error == 0 || fail(error);
 }
 
 static Q_NOINLINE bool refuse(const char *caller, const struct q_arena *a, const void *p)
@@ -80,7 +66,7 @@ Q_INLINE bool begin_with(const char *caller, struct q_arena *a, const void *p)
 Q_INLINE void end_with(struct q_arena *a)
 {
     q_arena_leave(a);
-    end();
+    q_call_end();
 }
 
 /* --- heaps ----------------------------------------------------------------------------------- */
@@ -126,7 +112,7 @@ Q_PUBLIC struct quire_heap *quire_heap_create(const struct quire_heap_attr *attr
         a = q_arena_create(&how);
         error = a == NULL ? ENOMEM : 0;
     }
-    end();
+    q_call_end();
     if (error != 0)
         fail(error);
     return (struct quire_heap *)a;
@@ -140,7 +126,7 @@ Q_PUBLIC void quire_heap_destroy(struct quire_heap *heap)
     if (heap != NULL && begin_with("quire_heap_destroy", a, NULL)) {
         q_arena_leave(a); /* nobody else uses it */
         q_arena_destroy(a);
-        end();
+        q_call_end();
     }
     errno = saved;
 }
@@ -289,7 +275,7 @@ Q_PUBLIC struct quire_heap *quire_heap_of(const void *block)
 
     if (begin()) {
         q_arena_look(block, &spot);
-        end();
+        q_call_end();
     }
     errno = saved;
     return spot.what == Q_ARENA_LIVE ? (struct quire_heap *)spot.arena : NULL;

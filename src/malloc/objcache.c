@@ -4,9 +4,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "malloc/enter.h"
 #include "malloc/heaps.h"
-#include "malloc/malloc.h"
-#include "malloc/reserve.h"
 #include "quire/slab.h"
 
 _Static_assert(QUIRE_CACHE_HWALIGN == Q_CACHE_HWALIGN && QUIRE_CACHE_POISON == Q_CACHE_POISON &&
@@ -29,22 +28,9 @@ static bool fail(int error)
 /* Enter the allocator; false with errno set where that cannot be. */
 static bool begin(void)
 {
-    if (q_interrupted())
-        return fail(EAGAIN);
-    q_enter();
-    if (q_unlikely(q_heap == &q_heap_none))
-        q_malloc_first();
-    if (q_slub_init())
-        return true;
-    q_leave();
-    return fail(ENOMEM);
-}
+    int error = q_call_begin();
 
-static void end(void)
-{
-    if (q_unlikely(q_any_postponed()))
-        q_free_postponed();
-    q_leave();
+    return error == 0 || fail(error);
 }
 
 /* The same for a cache that must exist. */
@@ -65,7 +51,7 @@ Q_PUBLIC struct quire_cache *quire_cache_create(const char *name, size_t size, s
     if (!begin())
         return NULL;
     int error = q_cache_create(name, size, align, flags, ctor, &c);
-    end();
+    q_call_end();
     if (error != 0)
         fail(error);
     return (struct quire_cache *)c;
@@ -78,7 +64,7 @@ static Q_NOINLINE void *alloc_slow(struct q_cache *c, const char *caller)
     if (!begin_with(caller, c))
         return NULL;
     void *p = q_cache_alloc_slow(c, &fault);
-    end();
+    q_call_end();
     if (q_unlikely(fault.result == Q_CACHE_NO_MEMORY))
         return q_enomem();
     if (q_unlikely(fault.result != Q_CACHE_OK))
@@ -165,7 +151,7 @@ Q_PUBLIC size_t quire_cache_shrink(struct quire_cache *cache)
 
     if (begin_with("quire_cache_shrink", inner(cache))) {
         bytes = q_cache_shrink(inner(cache));
-        end();
+        q_call_end();
     }
     return bytes;
 }
@@ -190,7 +176,7 @@ Q_PUBLIC int quire_cache_destroy(struct quire_cache *cache)
     if (!begin_with("quire_cache_destroy", inner(cache)))
         return -1;
     bool done = q_cache_destroy(inner(cache), &leaks);
-    end();
+    q_call_end();
     if (done)
         return 0;
     report_leaks(inner(cache), &leaks);
@@ -227,7 +213,7 @@ Q_PUBLIC void quire_cache_stat(struct quire_cache *cache, struct quire_cache_sta
     q_lock(&q_caches.lock);
     q_cache_stat(c, &is);
     q_unlock(&q_caches.lock);
-    end();
+    q_call_end();
     *st = (struct quire_cache_stat){.live = is.live,
                                     .cached = is.cached,
                                     .slabs = is.slabs,

@@ -11,8 +11,7 @@
 
 #include <errno.h>
 
-#include "malloc/malloc.h"
-#include "malloc/reserve.h"
+#include "malloc/enter.h"
 #include "malloc/shrink.h"
 #include "numa/topology.h"
 #include "zone/page_alloc.h"
@@ -72,15 +71,9 @@ static bool begin(quire_gfp_t gfp, size_t nr)
 {
     if (!flags_fit(gfp) || nr == 0 || nr > BLOCK_MAX)
         return fail(EINVAL);
-    if (q_interrupted())
-        return fail(EAGAIN);
-    q_enter();
-    if (q_unlikely(q_heap == &q_heap_none))
-        q_malloc_first();
-    if (q_slub_init())
-        return true;
-    q_leave();
-    return fail(ENOMEM);
+    int error = q_call_begin();
+
+    return error == 0 || fail(error);
 }
 
 /* Leave it with what there is; error: where that is nothing. */
@@ -88,9 +81,7 @@ static struct q_page *end(struct q_page *page, int error)
 {
     if (page != NULL)
         q_page_set_counted(page);
-    if (q_unlikely(q_any_postponed()))
-        q_free_postponed();
-    q_leave();
+    q_call_end();
     if (page == NULL)
         errno = error;
     return page;
@@ -258,9 +249,7 @@ Q_PUBLIC size_t quire_alloc_pages_bulk(quire_gfp_t gfp, size_t nr, struct quire_
             left--;
         }
     }
-    if (q_unlikely(q_any_postponed()))
-        q_free_postponed();
-    q_leave();
+    q_call_end();
     if (empty > 0)
         errno = error;
     return nr - empty;
