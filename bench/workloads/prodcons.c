@@ -4,11 +4,13 @@
  * per object and without its memory growing.
  *
  * Each pair of threads has its own bounded queue of batches, so that the queue's lock is taken once
- * for 64 messages and what is measured is the allocator.
+ * for 64 messages and what is measured is the allocator. The consumer starts when the queue has been
+ * full: how many messages live at the peak must not depend on which thread the scheduler favours.
  */
 #include "common.h"
 
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -30,6 +32,7 @@ struct pair {
     uint64_t seed;
     uint64_t sent;
     uint64_t received;
+    bool filled;
 };
 
 static void *produce(void *arg)
@@ -49,7 +52,10 @@ static void *produce(void *arg)
             pthread_cond_wait(&pair->changed, &pair->lock);
         for (int i = 0; i < BATCH; i++)
             pair->batches[(pair->first + pair->count) % QUEUE][i] = batch[i];
-        if (pair->count++ == 0)
+        bool wake = pair->count++ == 0;
+        if (!pair->filled && (pair->count == QUEUE || done + BATCH >= pair->messages))
+            pair->filled = wake = true;
+        if (wake)
             pthread_cond_signal(&pair->changed);
         pthread_mutex_unlock(&pair->lock);
     }
@@ -63,7 +69,7 @@ static void *consume(void *arg)
 
     for (unsigned long done = 0; done < pair->messages; done += BATCH) {
         pthread_mutex_lock(&pair->lock);
-        while (pair->count == 0)
+        while (pair->count == 0 || !pair->filled)
             pthread_cond_wait(&pair->changed, &pair->lock);
         for (int i = 0; i < BATCH; i++)
             batch[i] = pair->batches[pair->first][i];
