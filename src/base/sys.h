@@ -72,8 +72,8 @@ long q_read_file(const char *path, char *buf, size_t size);
 void q_write_all(int fd, const char *buf, size_t len);
 
 /*
- * Nanoseconds of a monotonic clock. The coarse one costs a few ns and ticks
- * every 1 to 4 ms; the fine one is for measuring.
+ * Nanoseconds of a monotonic clock. The coarse one is a system call and
+ * ticks every 1 to 4 ms; the fine one is libc's, for measuring.
  */
 uint64_t q_clock_coarse(void);
 uint64_t q_clock_fine(void);
