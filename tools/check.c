@@ -32,12 +32,13 @@ static const char help[] =
 
 static int report(const struct verdict *v, const char *what, bool quiet)
 {
-    bool yes = v->state == VERDICT_SERVED;
+    bool idle = v->state == VERDICT_IDLE && v->bound, yes = v->state == VERDICT_SERVED || idle;
 
     if (quiet)
         return !yes;
     if (yes)
-        printf("yes: quire %s serves %s\n", v->version, what);
+        printf("yes: quire %s serves %s%s\n", v->version, what,
+               idle ? ", which has not allocated anything" : "");
     else if (v->state == VERDICT_UNKNOWN)
         printf("no answer for %s: %s\n", what, v->why);
     else

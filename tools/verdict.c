@@ -220,6 +220,7 @@ static void explain_presence(const struct mappings *maps, const struct mapping *
                              const struct found *f, struct verdict *v)
 {
     snprintf(v->version, sizeof(v->version), "%.15s", f->page.version);
+    v->bound = own && !bypassed(maps, f, own);
     if (bypassed(maps, f, own)) {
         v->state = VERDICT_BYPASSED;
         if (is_program(maps, own))

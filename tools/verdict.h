@@ -19,6 +19,7 @@ enum verdict_state {
 struct verdict {
     enum verdict_state state;
     bool loading;     /* libc is not there yet: an absent quire may still come */
+    bool bound;       /* the process's malloc is known to be quire's */
     char version[16]; /* of the quire in the process; "" where there is none */
     char why[512];    /* the reason, for people; "" for VERDICT_SERVED */
 };

@@ -209,6 +209,8 @@ def test_check_of_another_user():
 def test_check_of_a_program():
     expect(quire("check", "--", PLAIN), 0, "yes: quire")
     expect(quire("check", "--", "sh", "-c", "exit 9"), 0, "yes: quire")
+    # allocates nothing; but what it would allocate would be quire's
+    expect(quire("check", "--", "true"), 0, "yes: quire")
     expect(quire("check", "--", "no-such-program"), 1, "No such file")
 
 
