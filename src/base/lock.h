@@ -7,7 +7,7 @@
  *
  *   word   31                              2   1   0
  *         +----------------------------------+---+---+
- *         | holder: thread pointer >> 14     | 1 | W |    or all 0: free
+ *         | holder: thread pointer >> 11     | 1 | W |    or all 0: free
  *         +----------------------------------+---+---+
  *                                                  somebody may sleep
  *
@@ -42,10 +42,19 @@ void q_lock_child_known(void);
 /* Wait for a lock that somebody holds, and take it. */
 void q_lock_wait(struct q_lock *l);
 
-/* Threads are told apart by where their stacks lie, which are 16 KiB long at least. */
+/*
+ * Threads are told apart by their thread pointers, at which libc keeps more
+ * than 2 KiB. Their stacks lie further apart, but for the first thread's: that
+ * may have another's just below what the loader mapped for its variables.
+ */
+Q_INLINE uint32_t q_lock_holder(uintptr_t thread_pointer)
+{
+    return ((uint32_t)(thread_pointer >> 9) & ~(Q_LOCK_HELD | Q_LOCK_WAITERS)) | Q_LOCK_HELD;
+}
+
 Q_INLINE uint32_t q_lock_self(void)
 {
-    return ((uint32_t)(q_thread_pointer() >> 12) & ~(Q_LOCK_HELD | Q_LOCK_WAITERS)) | Q_LOCK_HELD;
+    return q_lock_holder(q_thread_pointer());
 }
 
 /* Whether the calling thread holds it: nobody else can make that true or false. */

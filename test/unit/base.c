@@ -169,6 +169,14 @@ Test(lock, sleeper_is_woken, .timeout = 20)
     pthread_join(t, NULL);
 }
 
+/* As seen: the first thread's, and that of one whose stack of 16 KiB lies just below it. */
+Test(lock, neighbours_are_told_apart)
+{
+    must(q_lock_holder(0x7ff893f5f740) != q_lock_holder(0x7ff893f5e6c0));
+    must(q_lock_holder(0x7ff893f5f740) != q_lock_holder(0x7ff893f5f740 - 2304));
+    must_eq(q_lock_holder(0x7ff893f5f740) & (Q_LOCK_HELD | Q_LOCK_WAITERS), Q_LOCK_HELD);
+}
+
 /* A lock that this very thread holds: it stays so, through the fork and in the child. */
 Test(lock, fork_leaves_what_is_its_own, .timeout = 20)
 {
