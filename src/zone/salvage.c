@@ -43,19 +43,37 @@ static void salvage_block(struct q_zone *zone, size_t pfn)
     }
 }
 
+/* The zone was growing: what is online, and where the next block is cut off, belong together again. */
+static void settle_frontier(struct q_zone *zone)
+{
+    if (!q_mem.sparse)
+        zone->present_pages = zone->frontier_end - zone->start_pfn;
+    else if (zone->frontier_end - zone->frontier != (size_t)1 << Q_SECTION_ORDER)
+        zone->frontier = zone->frontier_end; /* of two sections: the new one is lost */
+    /* The next block to be cut off may have been freed, but not passed over, already. */
+    if (zone->frontier < zone->frontier_end)
+        q_pfn_to_page(zone->frontier)->type = Q_PAGE_NONE;
+}
+
+/* Whether the largest block at pfn is one of this zone's, cut off the frontier. */
+static bool was_cut(const struct q_zone *zone, size_t pfn)
+{
+    if (!q_pfn_online(pfn) || q_pfn_zone(pfn) != zone)
+        return false;
+    return q_mem.sparse ? pfn != zone->frontier || pfn == zone->frontier_end : pfn < zone->frontier;
+}
+
 void q_zone_salvage(struct q_zone *zone)
 {
     size_t step = (size_t)1 << Q_MAX_ORDER;
 
+    settle_frontier(zone);
     memset(&zone->buddy, 0, sizeof(zone->buddy));
     zone->dirty = (struct q_list){NULL, NULL};
     zone->nr_dirty = 0;
     for (size_t pfn = 0; pfn < q_mem.max_pages; pfn += step)
-        if (q_pfn_online(pfn) && q_pfn_zone(pfn) == zone && (q_mem.sparse || pfn < zone->frontier))
+        if (was_cut(zone, pfn))
             salvage_block(zone, pfn);
-    /* The next block to be cut off may have been freed, but not passed over, already. */
-    if (zone->frontier < zone->frontier_end)
-        q_pfn_to_page(zone->frontier)->type = Q_PAGE_NONE;
 }
 
 /* What waited on the list stays lost, and looks like memory in use. */

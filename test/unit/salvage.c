@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "zone/fork.h"
+#include "zone/salvage.h"
 
 #define ROUNDS 3000
 #define ENOUGH 15
@@ -148,6 +149,69 @@ static void forks(enum core_kind kind)
     stop = true;
     pthread_join(t, NULL);
     must(nr_lost > 0);
+}
+
+/* Stopped by the signal after a block of the frontier was listed and before the frontier moved on. */
+static void cut_in_part(enum core_kind kind)
+{
+    struct q_free_how how = {.mobility = Q_UNMOVABLE, .fresh = true};
+    struct q_page *page[8];
+
+    core_start(kind);
+    struct q_zone *zone = core_zone(0, Q_ZONE_NORMAL);
+    must(q_alloc_pages(Q_GFP_KERNEL, Q_MAX_ORDER) != NULL);
+    must(zone->frontier < zone->frontier_end || q_zone_grow(zone));
+    q_buddy_free(&zone->buddy, q_pfn_to_page(zone->frontier), zone->frontier, Q_MAX_ORDER, how);
+    q_zone_salvage(zone);
+    for (size_t i = 0; i < 8; i++) {
+        must((page[i] = q_alloc_pages(Q_GFP_KERNEL, Q_MAX_ORDER)) != NULL);
+        for (size_t k = 0; k < i; k++)
+            must(page[i] != page[k]);
+    }
+    core_check();
+}
+
+Test(salvage, cut_in_part_flat)
+{
+    cut_in_part(CORE_FLAT);
+}
+
+Test(salvage, cut_in_part_sparse)
+{
+    cut_in_part(CORE_SPARSE);
+}
+
+/* Stopped where a zone has grown, and not all of its words say so. */
+Test(salvage, grown_in_part)
+{
+    core_start(CORE_FLAT);
+    struct q_zone *zone = core_zone(0, Q_ZONE_NORMAL);
+    must(q_zone_grow(zone));
+    size_t present = zone->present_pages;
+    zone->present_pages = 0;
+    q_zone_salvage(zone);
+    must_eq(zone->present_pages, present);
+}
+
+Test(salvage, grown_in_part_sparse)
+{
+    core_start(CORE_SPARSE);
+    struct q_zone *normal = core_zone(0, Q_ZONE_NORMAL), *movable = core_zone(0, Q_ZONE_MOVABLE);
+
+    must(q_zone_grow(normal));
+    size_t old_end = normal->frontier = normal->frontier_end; /* as if it had been cut off */
+    must(q_zone_grow(movable) && q_zone_grow(normal));
+    size_t start = normal->frontier, end = normal->frontier_end;
+    normal->frontier_end = old_end;
+    q_zone_salvage(normal);
+    must_eq(normal->frontier, normal->frontier_end);
+    normal->frontier = old_end;
+    normal->frontier_end = end;
+    q_zone_salvage(normal);
+    must_eq(normal->frontier, normal->frontier_end);
+    normal->frontier = start;
+    q_zone_salvage(normal);
+    must(normal->frontier == start && normal->frontier_end == end);
 }
 
 Test(salvage, flat, .timeout = 120)
