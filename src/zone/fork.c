@@ -73,6 +73,6 @@ void q_zone_fork_child(void)
     q_kmap_fork_child();
     q_lock_after_fork(&q_area_lock); /* a list is changed by one store */
     q_vmalloc_fork_child(q_lock_after_fork(&q_vm_lock));
-    q_lock_after_fork(&q_mem_lock); /* metadata is handed out by one addition */
+    q_lock_after_fork(&q_mem_lock); /* of a pool, too little is left rather than too much */
     q_collapse_fork_child();
 }

@@ -28,8 +28,11 @@ static void extend(struct pool *pool, size_t bytes, unsigned nid)
         q_node_bind(fresh, chunk, nid);
     /* A neighbour of the last chunk continues it. */
     if (pool->at == NULL || fresh != pool->at + pool->left) {
-        pool->at = fresh;
         pool->left = 0;
+        /* Compiler only, here and below: `left` is never too much, lest a child of fork take more. */
+        atomic_signal_fence(memory_order_seq_cst);
+        pool->at = fresh;
+        atomic_signal_fence(memory_order_seq_cst);
     }
     pool->left += chunk;
 }
@@ -44,8 +47,9 @@ static void *take(struct pool *pool, size_t bytes, unsigned nid)
         extend(pool, bytes, nid);
     if (bytes <= pool->left) {
         p = pool->at;
-        pool->at += bytes;
         pool->left -= bytes;
+        atomic_signal_fence(memory_order_seq_cst);
+        pool->at += bytes;
         atomic_fetch_add_explicit(&q_mem.meta_bytes, bytes, memory_order_relaxed);
     }
     q_unlock(&q_mem_lock);
