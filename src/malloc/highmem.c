@@ -4,7 +4,8 @@
  * Each mapping holds a reference, so that no page is freed under a window. A
  * thread's stack of windows goes by the number of its heap, which another
  * thread takes over when the thread ends; what was left mapped is unmapped
- * then.
+ * then. It is changed inside q_enter(), so that no signal handler finds it half
+ * changed, and maps something of its own in the same window.
  */
 #include "quire/highmem.h"
 
@@ -84,7 +85,7 @@ Q_PUBLIC void quire_kunmap(struct quire_page *outer)
         q_misuse_text("quire_kunmap", outer, "this page is not mapped by quire_kmap()");
 }
 
-/* What a thread that is gone left mapped. */
+/* What a thread that is gone left mapped. Inside q_enter(): what is freed by it is freed later. */
 static void clear_stack(struct q_local *l, uint64_t life)
 {
     while (l->depth > 0) {
@@ -96,21 +97,24 @@ static void clear_stack(struct q_local *l, uint64_t life)
     l->life = life;
 }
 
-/* The calling thread's stack of windows; NULL: no memory. */
+/* The calling thread's stack of windows, inside q_enter(); NULL: no memory. */
 static struct q_local *my_stack(void)
 {
-    q_enter();
     struct q_heap *heap = q_heap_get();
     struct q_local *l = heap != NULL ? q_local_get(heap->id) : NULL;
-    q_leave();
+
     if (l != NULL && l->life != heap->exited)
         clear_stack(l, heap->exited);
     return l;
 }
 
-/* Let the page appear in the next window. What the window showed last may be the same. */
+/* Let the page appear in the next window. What the window showed last may be the same. 0 or an errno. */
 static int push(struct q_local *l, struct q_page *page)
 {
+    if (l == NULL)
+        return ENOMEM;
+    if (l->depth == Q_NR_LOCAL)
+        return EBUSY;
     int error = l->page[l->depth] == page ? 0 : q_window_map(q_local_window(l, l->depth), page, 1);
 
     if (error != 0) {
@@ -133,10 +137,13 @@ Q_PUBLIC void *quire_kmap_local(struct quire_page *outer)
         drop("quire_kmap_local", page);
         return q_any_address(page);
     }
+    q_enter();
     struct q_local *l = my_stack();
-    int error = l == NULL ? ENOMEM : l->depth == Q_NR_LOCAL ? EBUSY : push(l, page);
+    int error = push(l, page);
+    void *at = error == 0 ? q_local_window(l, l->depth - 1) : NULL;
+    q_leave();
     if (error == 0)
-        return q_local_window(l, l->depth - 1);
+        return at;
     drop("quire_kmap_local", page);
     return fail(error);
 }
@@ -147,9 +154,9 @@ static void complain_local(const struct q_local *l, const void *addr)
     struct q_buf b = {.at = text, .size = sizeof(text)};
     bool mine;
 
+    if (q_any_page(addr) != NULL)
+        return; /* a page with an address of its own */
     if (!q_local_holds(l, addr, &mine)) {
-        if (q_any_page(addr) != NULL && q_kmap_page(addr) == NULL)
-            return; /* a page with an address of its own */
         q_buf_printf(&b, "not an address that quire_kmap_local() gave");
     } else if (!mine) {
         q_buf_printf(&b, "in a window of another thread");
@@ -173,6 +180,7 @@ Q_PUBLIC void quire_kunmap_local(const void *addr)
         complain_local(l, addr);
         return;
     }
+    q_enter();
     struct q_page *page = l->page[--l->depth];
     /* It may rest there, unless it is secret, or somebody wants to know who still uses it. */
     bool secret = q_special_kind(q_special_section(page)) == Q_SPECIAL_SECRET;
@@ -180,6 +188,7 @@ Q_PUBLIC void quire_kunmap_local(const void *addr)
         q_window_unmap(q_local_window(l, l->depth), 1);
         l->page[l->depth] = NULL;
     }
+    q_leave();
     drop("quire_kunmap_local", page);
 }
 

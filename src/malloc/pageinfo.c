@@ -41,7 +41,7 @@ static struct q_page *page_at(const void *addr)
 {
     struct q_page *page = q_any_page(addr);
 
-    return page != NULL || q_interrupted() ? page : q_kmap_page(addr);
+    return page != NULL ? page : q_kmap_page(addr);
 }
 
 Q_PUBLIC struct quire_page *quire_virt_to_page(const void *addr)

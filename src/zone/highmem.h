@@ -57,7 +57,7 @@ void *q_kmap(struct q_page *page, int *error);
 /* One user less; false where there was none. */
 bool q_kunmap(struct q_page *page);
 
-/* Where a kmap shows it, for whoever has one; else NULL. */
+/* Where a kmap shows it, for whoever has one; else NULL. Takes no lock, and nor does the next. */
 void *q_kmap_address(const struct q_page *page);
 
 /* The page that a kmap shows at p; NULL. */

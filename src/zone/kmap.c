@@ -45,6 +45,31 @@ static char *window(char *base, unsigned i)
     return base + ((size_t)2 * i << q_page_shift);
 }
 
+/*
+ * What q_kmap_address() and q_kmap_page() read without the lock, since they
+ * may be called in a handler that interrupted its holder. Whoever maps the
+ * page meanwhile, and so gets an answer that stays true, has seen all of it.
+ */
+static void set_page(unsigned i, struct q_page *page)
+{
+    __atomic_store_n(&kmap.slot[i].page, page, __ATOMIC_RELAXED);
+}
+
+static void set_count(unsigned i, uint32_t count)
+{
+    __atomic_store_n(&kmap.slot[i].count, count, __ATOMIC_RELAXED);
+}
+
+static void set_window(struct q_page *page, unsigned number)
+{
+    __atomic_store_n(&page->private, number, __ATOMIC_RELAXED);
+}
+
+static bool in_use(unsigned i)
+{
+    return __atomic_load_n(&kmap.slot[i].count, __ATOMIC_RELAXED) > 0;
+}
+
 /* A window that nobody uses, emptied of what rests there; Q_NR_KMAP where all are in use. */
 static unsigned free_slot(void)
 {
@@ -55,8 +80,8 @@ static unsigned free_slot(void)
         if (kmap.slot[i].count > 0)
             continue;
         if (kmap.slot[i].page != NULL)
-            kmap.slot[i].page->private = 0;
-        kmap.slot[i].page = NULL;
+            set_window(kmap.slot[i].page, 0);
+        set_page(i, NULL);
         return i;
     }
     return Q_NR_KMAP;
@@ -65,7 +90,9 @@ static unsigned free_slot(void)
 /* Map the page at a window; q_kmap_lock held. */
 static int map_slot(struct q_page *page)
 {
-    if (kmap.base == NULL && (kmap.base = make_windows(Q_NR_KMAP)) == NULL)
+    if (kmap.base == NULL)
+        __atomic_store_n(&kmap.base, make_windows(Q_NR_KMAP), __ATOMIC_RELAXED);
+    if (kmap.base == NULL)
         return ENOMEM;
     unsigned i = free_slot();
     if (i == Q_NR_KMAP)
@@ -75,9 +102,8 @@ static int map_slot(struct q_page *page)
         q_window_unmap(window(kmap.base, i), 1);
         return -error;
     }
-    kmap.slot[i].page = page;
-    /* Relaxed: q_kmap_address() is for those who have mapped it, and so have seen this. */
-    __atomic_store_n(&page->private, i + 1, __ATOMIC_RELAXED);
+    set_page(i, page);
+    set_window(page, i + 1);
     return 0;
 }
 
@@ -88,7 +114,7 @@ void *q_kmap(struct q_page *page, int *error)
     q_lock(&q_kmap_lock);
     *error = page->private == 0 ? map_slot(page) : 0;
     if (*error == 0) {
-        kmap.slot[page->private - 1].count++;
+        set_count(page->private - 1, kmap.slot[page->private - 1].count + 1);
         at = window(kmap.base, page->private - 1);
     }
     q_unlock(&q_kmap_lock);
@@ -101,7 +127,7 @@ bool q_kunmap(struct q_page *page)
 
     q_lock(&q_kmap_lock);
     if (page->private != 0 && kmap.slot[page->private - 1].count > 0) {
-        kmap.slot[page->private - 1].count--;
+        set_count(page->private - 1, kmap.slot[page->private - 1].count - 1);
         ok = true;
     }
     q_unlock(&q_kmap_lock);
@@ -110,26 +136,21 @@ bool q_kunmap(struct q_page *page)
 
 void *q_kmap_address(const struct q_page *page)
 {
-    void *at = NULL;
+    uint32_t number = __atomic_load_n(&page->private, __ATOMIC_RELAXED);
 
-    q_lock(&q_kmap_lock);
-    if (page->private != 0 && kmap.slot[page->private - 1].count > 0)
-        at = window(kmap.base, page->private - 1);
-    q_unlock(&q_kmap_lock);
-    return at;
+    if (number == 0 || !in_use(number - 1))
+        return NULL;
+    return window(__atomic_load_n(&kmap.base, __ATOMIC_RELAXED), number - 1);
 }
 
 struct q_page *q_kmap_page(const void *p)
 {
-    struct q_page *page = NULL;
+    char *base = __atomic_load_n(&kmap.base, __ATOMIC_RELAXED);
+    size_t i = ((uintptr_t)p - (uintptr_t)base) >> q_page_shift;
 
-    q_lock(&q_kmap_lock);
-    size_t off = kmap.base != NULL ? (uintptr_t)p - (uintptr_t)kmap.base : SIZE_MAX;
-    size_t i = off >> q_page_shift;
-    if (i < 2 * Q_NR_KMAP && i % 2 == 0 && kmap.slot[i / 2].count > 0)
-        page = kmap.slot[i / 2].page;
-    q_unlock(&q_kmap_lock);
-    return page;
+    if (base == NULL || i >= 2 * Q_NR_KMAP || i % 2 != 0 || !in_use((unsigned)i / 2))
+        return NULL;
+    return __atomic_load_n(&kmap.slot[i / 2].page, __ATOMIC_RELAXED);
 }
 
 void q_kmap_forget(struct q_page *page, size_t nr)
@@ -141,9 +162,9 @@ void q_kmap_forget(struct q_page *page, size_t nr)
         if (i == 0)
             continue;
         q_window_unmap(window(kmap.base, i - 1), 1);
-        kmap.slot[i - 1].page = NULL;
-        kmap.slot[i - 1].count = 0;
-        page[k].private = 0;
+        set_page(i - 1, NULL);
+        set_count(i - 1, 0);
+        set_window(&page[k], 0);
     }
     q_unlock(&q_kmap_lock);
 }

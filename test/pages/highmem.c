@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -426,6 +427,59 @@ static void case_threads(void)
     }
 }
 
+/* What handlers look up, and what they do with windows of their own. */
+static struct quire_page *looked_up, *of_handler;
+static char *looked_up_at;
+static _Atomic int handled, wrong;
+
+static void look_up(int number)
+{
+    int saved = errno;
+
+    wrong += quire_page_address(looked_up) != looked_up_at;
+    wrong += quire_virt_to_page(looked_up_at) != looked_up;
+    int *p = quire_kmap_local(of_handler);
+    if (p != NULL) {
+        *p = -1;
+        quire_kunmap_local(p);
+    } else {
+        wrong += errno != EAGAIN;
+    }
+    handled++;
+    errno = saved;
+}
+
+static void case_signals(void)
+{
+    struct itimerval often = {{0, 300}, {0, 300}}, never = {{0, 0}, {0, 0}};
+    struct sigaction action = {.sa_handler = look_up};
+    struct quire_page *page[2] = {high(0), high(0)};
+    int *seen[2], local;
+
+    looked_up = high(0);
+    of_handler = high(0);
+    REQUIRE((looked_up_at = quire_kmap(looked_up)) != NULL);
+    for (int i = 0; i < 2; i++)
+        REQUIRE((seen[i] = quire_kmap(page[i])) != NULL);
+    REQUIRE(sigaction(SIGALRM, &action, NULL) == 0 && setitimer(ITIMER_REAL, &often, NULL) == 0);
+    for (int i = 0; handled < 3000; i++) {
+        struct quire_page *large = i % 64 == 0 ? high(QUIRE_MAX_ORDER) : high(0);
+        REQUIRE(quire_kmap(large) != NULL);
+        CHECK(quire_virt_to_page(&local) == NULL && quire_page_address(looked_up) == looked_up_at);
+        quire_kunmap(large);
+        quire_put_page(large);
+        int *p = quire_kmap_local(page[i % 2]);
+        REQUIRE(p != NULL);
+        *p = i;
+        REQUIRE(*seen[i % 2] == i, "another page was written to");
+        quire_kunmap_local(p);
+        REQUIRE(quire_page_count(page[0]) == 2 && quire_page_count(page[1]) == 2);
+    }
+    REQUIRE(setitimer(ITIMER_REAL, &never, NULL) == 0);
+    CHECK(wrong == 0, "%d", wrong);
+    CHECK(quire_page_count(of_handler) == 1);
+}
+
 static const struct conform_case cases[] = {
     {"kmap", case_kmap, 0},
     {"kmap_local", case_local, 0},
@@ -439,6 +493,7 @@ static const struct conform_case cases[] = {
     {"a file that was closed", case_closed_file, 0},
     {"secrets", case_secret, 0},
     {"threads", case_threads, 0},
+    {"signals", case_signals, 60},
 };
 
 int main(int argc, char **argv)
