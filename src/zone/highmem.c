@@ -27,6 +27,7 @@
 #endif
 
 #define CLEAR_PAGES 16u /* at a time: windows onto secrets count as locked memory */
+#define PIECE_PAGES 16u /* between two signals */
 
 static bool identify(int fd, uint64_t *dev, uint64_t *inode)
 {
@@ -107,13 +108,26 @@ static int grow_secret(struct q_special_zone *zone, struct q_section *s)
     return error;
 }
 
+static long ask_for(const struct q_section *s, size_t first, size_t nr)
+{
+    return q_arch_syscall6(SYS_fallocate, s->fd, 0, (long)file_offset(s, first),
+                           (long)(nr << q_page_shift), 0, 0);
+}
+
 static int fetch(const struct q_section *s, size_t first, size_t nr)
 {
     if (!q_file_is_ours(s))
         return -EBADF;
-    long ret = q_arch_syscall6(SYS_fallocate, s->fd, 0, (long)file_offset(s, first),
-                               (long)(nr << q_page_shift), 0, 0);
-    return ret == -ENOSPC || ret == -EINTR ? -ENOMEM : (int)ret;
+    long ret = ask_for(s, first, nr);
+    size_t at = 0;
+    /* Older kernels give up at any signal, and give back what they had: in pieces, until it is done. */
+    while (ret == -EINTR || (at > 0 && at < nr && ret == 0)) {
+        size_t n = q_min(nr - at, PIECE_PAGES);
+
+        ret = ask_for(s, first + at, n);
+        at += ret == 0 ? n : 0;
+    }
+    return ret == -ENOSPC ? -ENOMEM : (int)ret;
 }
 
 static bool punch(const struct q_section *s, size_t first, size_t nr)
