@@ -46,8 +46,8 @@ static bool enter(struct quire_shrinker *s)
 
 static void leave(struct quire_shrinker *s)
 {
-    /* Release: what the callback did comes before the unregistering that waits for it. */
-    if (atomic_fetch_sub_explicit(&s->state, 1, memory_order_release) == 1)
+    /* Release: what the callback did comes before the unregistering that waits for it, with its 1. */
+    if (atomic_fetch_sub_explicit(&s->state, 1, memory_order_release) == 2)
         q_futex(&s->state, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, INT_MAX);
 }
 
@@ -160,15 +160,21 @@ Q_PUBLIC int quire_shrinker_unregister(quire_shrinker_t *s)
         errno = inside ? EDEADLK : EINVAL;
         return -1;
     }
-    uint32_t old = atomic_fetch_and_explicit(&s->state, ~LIVE, memory_order_acquire);
-    if ((old & LIVE) == 0) {
-        errno = EINVAL;
-        return -1;
-    }
+    uint32_t old = atomic_load_explicit(&s->state, memory_order_relaxed);
+    do {
+        if ((old & LIVE) == 0) {
+            errno = EINVAL;
+            return -1;
+        }
+        /* LIVE becomes a 1 of this thread's, lest the place be given to another while it is looked at. */
+    } while (!atomic_compare_exchange_weak_explicit(&s->state, &old, (old & ~LIVE) + 1,
+                                                    memory_order_relaxed, memory_order_relaxed));
     atomic_fetch_sub_explicit(&nr_registered, 1, memory_order_relaxed);
     /* Acquire: pairs with leave(). */
-    while ((old = atomic_load_explicit(&s->state, memory_order_acquire)) != 0)
+    while ((old = atomic_load_explicit(&s->state, memory_order_acquire)) > 1)
         q_futex(&s->state, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, old);
+    /* Release: what was read of the place comes before it is another's. */
+    atomic_store_explicit(&s->state, 0, memory_order_release);
     return 0;
 }
 

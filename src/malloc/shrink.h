@@ -9,8 +9,8 @@
  *    | LIVE |   threads in a callback     |
  *    +------+----------------------------+
  *
- * Who wants to call it adds one, if LIVE is set; who unregisters it clears
- * LIVE and waits for the rest to become 0.
+ * Who wants to call it adds one, if LIVE is set; who unregisters it turns LIVE
+ * into one of its own, waits for the others to go, and only then makes it 0.
  */
 #ifndef Q_MALLOC_SHRINK_H
 #define Q_MALLOC_SHRINK_H

@@ -188,6 +188,52 @@ static size_t scan_wrongly(void *arg, size_t bytes)
     return scan(arg, bytes);
 }
 
+/* Where another shrinker takes the place of one as soon as its last callback has ended. */
+static _Atomic int in_scan, ended, gone;
+
+static size_t count_some(void *arg)
+{
+    return PIECE;
+}
+
+static size_t scan_slowly(void *arg, size_t bytes)
+{
+    in_scan = 1;
+    usleep(300);
+    return 0;
+}
+
+static void *shrink_then_register(void *arg)
+{
+    quire_shrink(PIECE);
+    quire_shrinker_t *next = quire_shrinker_register("next", count_some, scan_slowly, NULL);
+    REQUIRE(next != NULL);
+    for (int i = 0; i < 5000 && !gone; i++)
+        usleep(1000);
+    CHECK(gone, "still waits, for another's callbacks to end");
+    CHECK(quire_shrinker_unregister(next) == 0);
+    ended = 1;
+    return NULL;
+}
+
+static void case_place_taken(void)
+{
+    for (int round = 0; round < 500; round++) {
+        pthread_t t;
+        quire_shrinker_t *s = quire_shrinker_register("x", count_some, scan_slowly, NULL);
+
+        REQUIRE(s != NULL);
+        in_scan = ended = gone = 0;
+        REQUIRE(pthread_create(&t, NULL, shrink_then_register, NULL) == 0);
+        while (!in_scan)
+            usleep(20);
+        CHECK(quire_shrinker_unregister(s) == 0);
+        gone = 1;
+        pthread_join(t, NULL);
+        REQUIRE(ended);
+    }
+}
+
 static void case_interface(void)
 {
     quire_shrinker_t *s[QUIRE_NR_SHRINKERS];
@@ -332,6 +378,7 @@ static void case_group(void)
 
 static const struct conform_case cases[] = {
     {"the interface", case_interface, 0},
+    {"a place that is taken again at once", case_place_taken, 60},
     {"before ENOMEM", case_limit, 120},
     {"in the background", case_background, 120},
     {"control groups", case_group, 180},
