@@ -46,7 +46,7 @@ Q_PUBLIC void *quire_vmalloc(size_t bytes)
 static void drop_all(const char *caller, struct q_page *const *pages, size_t nr)
 {
     for (size_t i = 0; i < nr; i++)
-        q_page_drop(caller, q_page_head(pages[i]));
+        q_page_let_go(caller, pages[i]);
 }
 
 /* Hold each of pages[0..nr), all of which must be such as can be mapped. */

@@ -39,11 +39,6 @@ static struct q_page *hold(const char *caller, const struct quire_page *outer)
     return (struct q_page *)outer;
 }
 
-static void drop(const char *caller, struct q_page *page)
-{
-    q_page_drop(caller, q_page_head(page));
-}
-
 Q_PUBLIC void *quire_kmap(struct quire_page *outer)
 {
     int error;
@@ -54,7 +49,7 @@ Q_PUBLIC void *quire_kmap(struct quire_page *outer)
     if (page == NULL)
         return fail(EINVAL);
     if (!q_page_is_high(page)) {
-        drop("quire_kmap", page);
+        q_page_let_go("quire_kmap", page);
         return q_any_address(page);
     }
     q_enter();
@@ -62,7 +57,7 @@ Q_PUBLIC void *quire_kmap(struct quire_page *outer)
     q_leave();
     if (at != NULL)
         return at;
-    drop("quire_kmap", page);
+    q_page_let_go("quire_kmap", page);
     return fail(error);
 }
 
@@ -80,7 +75,7 @@ Q_PUBLIC void quire_kunmap(struct quire_page *outer)
         q_leave();
     }
     if (ok)
-        drop("quire_kunmap", page);
+        q_page_let_go("quire_kunmap", page);
     else
         q_misuse_text("quire_kunmap", outer, "this page is not mapped by quire_kmap()");
 }
@@ -91,7 +86,7 @@ static void clear_stack(struct q_local *l, uint64_t life)
     while (l->depth > 0) {
         l->depth--;
         q_window_unmap(q_local_window(l, l->depth), 1);
-        drop("quire_kmap_local", l->page[l->depth]);
+        q_page_let_go("quire_kmap_local", l->page[l->depth]);
         l->page[l->depth] = NULL;
     }
     l->life = life;
@@ -134,7 +129,7 @@ Q_PUBLIC void *quire_kmap_local(struct quire_page *outer)
     if (page == NULL)
         return fail(EINVAL);
     if (!q_page_is_high(page)) {
-        drop("quire_kmap_local", page);
+        q_page_let_go("quire_kmap_local", page);
         return q_any_address(page);
     }
     q_enter();
@@ -144,7 +139,7 @@ Q_PUBLIC void *quire_kmap_local(struct quire_page *outer)
     q_leave();
     if (error == 0)
         return at;
-    drop("quire_kmap_local", page);
+    q_page_let_go("quire_kmap_local", page);
     return fail(error);
 }
 
@@ -189,7 +184,7 @@ Q_PUBLIC void quire_kunmap_local(const void *addr)
         l->page[l->depth] = NULL;
     }
     q_leave();
-    drop("quire_kunmap_local", page);
+    q_page_let_go("quire_kunmap_local", page);
 }
 
 Q_PUBLIC void *quire_fix_to_virt(unsigned slot)
@@ -217,11 +212,11 @@ Q_PUBLIC void *quire_set_fixmap(unsigned slot, struct quire_page *outer)
     int error = page != NULL && !q_page_is_high(page) ? -EINVAL : q_fixmap_set(slot, page, &before);
     q_leave();
     if (before != NULL)
-        drop("quire_set_fixmap", before);
+        q_page_let_go("quire_set_fixmap", before);
     if (error == 0)
         return at;
     if (page != NULL)
-        drop("quire_set_fixmap", page);
+        q_page_let_go("quire_set_fixmap", page);
     return fail(-error);
 }
 

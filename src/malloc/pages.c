@@ -279,6 +279,16 @@ void q_page_drop(const char *caller, struct q_page *head)
     }
 }
 
+void q_page_let_go(const char *caller, struct q_page *page)
+{
+    struct q_page *head = q_page_head(page);
+
+    if (head != NULL)
+        q_page_drop(caller, head);
+    else
+        q_misuse_page(caller, page);
+}
+
 struct q_page *q_page_head_of(const char *caller, const struct quire_page *outer)
 {
     struct q_page *page = q_page_in(caller, outer), *head = NULL;

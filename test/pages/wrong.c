@@ -199,6 +199,40 @@ static void kunmap_of_freed(void)
     quire_kunmap(page);
 }
 
+/* What a window holds is put as well. */
+static void put_too_often(struct quire_page *page)
+{
+    quire_put_page(page);
+    quire_put_page(page);
+}
+
+static void kunmap_local_of_freed(void)
+{
+    struct quire_page *page = high_page();
+    char *p = quire_kmap_local(page);
+
+    put_too_often(page);
+    quire_kunmap_local(p);
+}
+
+static void fixmap_of_freed(void)
+{
+    struct quire_page *page = high_page();
+
+    quire_set_fixmap(0, page);
+    put_too_often(page);
+    quire_set_fixmap(0, NULL);
+}
+
+static void vunmap_of_freed(void)
+{
+    struct quire_page *page = high_page();
+    char *p = quire_vmap(&page, 1);
+
+    put_too_often(page);
+    quire_vunmap(p);
+}
+
 static void out_of_order(void)
 {
     char *first = quire_kmap_local(high_page()), *second = quire_kmap_local(high_page());
@@ -356,6 +390,9 @@ static const struct wrong {
     {"kunmap of what is not mapped", "quire_kunmap(", "not mapped by quire_kmap()",
      kunmap_of_unmapped},
     {"kunmap of a free page", "quire_kunmap(", "already free", kunmap_of_freed},
+    {"kunmap_local of a free page", "quire_kunmap_local(", "already free", kunmap_local_of_freed},
+    {"fixmap of a free page", "quire_set_fixmap(", "already free", fixmap_of_freed},
+    {"vunmap of a free page", "quire_vunmap(", "already free", vunmap_of_freed},
     {"kunmap_local out of order", "quire_kunmap_local(", "out of order: the last one mapped is 0x",
      out_of_order},
     {"kunmap_local of nothing", "quire_kunmap_local(", "this thread has nothing mapped",
