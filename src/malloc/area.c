@@ -5,6 +5,7 @@
 
 #include "malloc/malloc.h"
 #include "malloc/pages.h"
+#include "malloc/shrink.h"
 #include "quire/highmem.h"
 #include "zone/highmem.h"
 #include "zone/page_alloc.h"
@@ -29,16 +30,20 @@ static bool begin(void)
 
 Q_PUBLIC void *quire_vmalloc(size_t bytes)
 {
+    unsigned tries = 0;
+    void *at;
     int error;
 
     if (bytes == 0)
         return fail(EINVAL);
-    if (!begin())
-        return NULL;
-    void *at = q_area_alloc(bytes, &error);
-    if (at == NULL && q_last_resort(bytes >> q_page_shift))
+    do {
+        if (!begin())
+            return NULL;
         at = q_area_alloc(bytes, &error);
-    q_leave();
+        if (at == NULL && q_last_resort(bytes >> q_page_shift))
+            at = q_area_alloc(bytes, &error);
+        q_leave();
+    } while (at == NULL && q_memory_is_short(bytes, &tries));
     return at != NULL ? at : fail(error);
 }
 

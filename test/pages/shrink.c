@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "../conform/conform.h"
+#include "quire/highmem.h"
 #include "quire/movable.h"
 #include "quire/page.h"
 #include "quire/quire.h"
@@ -115,6 +116,11 @@ static void under_limit(void)
     CHECK(cache.scans > before && errno == 77);
     for (int i = 0; i < 600; i++)
         quire_free_pages(page[i], 2);
+    fill_cache(400);
+    before = cache.scans;
+    large = quire_vmalloc(16 << 20);
+    CHECK(large != NULL && cache.scans > before && errno == 77);
+    quire_vfree(large);
     /* Hopeless: nothing is given up for it. */
     fill_cache(300);
     before = cache.scans;
