@@ -180,9 +180,13 @@ static struct q_local *make_local(unsigned id)
         /* Release: the table, all zero, before its place is known. */
         atomic_store_explicit(&locals[row], table, memory_order_release);
     }
-    struct q_local *l = table != NULL ? q_meta_alloc(sizeof(*l)) : NULL;
-    if (l == NULL || (l->base = make_windows(Q_NR_LOCAL)) == NULL)
+    static struct q_local *spare; /* from a try that found no addresses */
+    if (table != NULL && spare == NULL)
+        spare = q_meta_alloc(sizeof(*spare));
+    struct q_local *l = spare;
+    if (table == NULL || l == NULL || (l->base = make_windows(Q_NR_LOCAL)) == NULL)
         return NULL;
+    spare = NULL;
     /* Release: the stack before its place is known. */
     atomic_store_explicit(&table[column], l, memory_order_release);
     return l;
