@@ -285,10 +285,12 @@ struct q_movable *q_movable_grab(const struct q_page *page)
 
 void q_movable_moved(struct q_movable *h, struct q_page *to)
 {
-    if (to != NULL) {
-        bind(h, to);
-        changes++;
-    }
+    bind(h, to);
+    changes++;
+}
+
+void q_movable_ungrab(void)
+{
     q_unlock(&q_movable_lock);
 }
 

@@ -68,10 +68,11 @@ size_t q_movable_droppable(void);
 
 /*
  * For compact.c: the handle of a run that may be moved now, locked until
- * q_movable_moved() tells where it is (at NULL: it stayed). NULL: it may not.
+ * q_movable_ungrab(); q_movable_moved() tells where it is. NULL: it may not.
  */
 struct q_movable *q_movable_grab(const struct q_page *page);
 void q_movable_moved(struct q_movable *h, struct q_page *to);
+void q_movable_ungrab(void);
 
 /* Make a run accessible, or not, where its handle is strict. False where the kernel refuses. */
 bool q_movable_open(const struct q_movable *h, struct q_page *page, bool open);
