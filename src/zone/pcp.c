@@ -20,8 +20,8 @@
 #include "zone/reclaim.h"
 
 #define BATCH_MAX 8
-#define SPARSE_MAX 4 /* pages that a sparse block is expected to fill at most */
-#define SCAN 16      /* blocks to look at for one that fits */
+#define SPARSE_BYTES ((size_t)16 << 10) /* what a sparse block is expected to fill at most */
+#define SCAN 16                         /* blocks to look at for one that fits */
 
 /* Pages of the spare budget that one CPU may hold: its share among the CPUs that could want some. */
 static uint32_t base_high(void)
@@ -65,10 +65,16 @@ static bool fits_better(unsigned nr, unsigned best, unsigned want)
     return best < want && nr > best;
 }
 
+/* So many pages; none where a page is larger than that. */
+static unsigned sparse_max(void)
+{
+    return (unsigned)(SPARSE_BYTES >> q_page_shift);
+}
+
 /* A block that will stay nearly empty is taken from sparse pageblocks. */
 static bool is_sparse(unsigned want)
 {
-    return want <= SPARSE_MAX;
+    return want <= sparse_max();
 }
 
 /*
@@ -165,7 +171,7 @@ struct q_page *q_pcp_alloc(struct q_zone *zone, unsigned order, unsigned want, u
         refill(zone, pcp, order, is_sparse(want) ? Q_SPARSE : Q_UNMOVABLE);
         page = pop_fit(pcp, order, want);
         if (page == NULL) /* another kind had to help out */
-            page = pop_fit(pcp, order, is_sparse(want) ? SPARSE_MAX + 1 : 1);
+            page = pop_fit(pcp, order, is_sparse(want) ? sparse_max() + 1 : 0);
     }
     if (page != NULL)
         *written = page->nr;

@@ -63,6 +63,18 @@ static bool all_clean(size_t pfn, size_t nr)
     return true;
 }
 
+/* The head of a free block above the size of a pageblock that holds pfn; else pfn. */
+static size_t block_head(size_t pfn)
+{
+    for (unsigned order = Q_MAX_ORDER; order > q_pageblock_order(); order--) {
+        size_t head = q_align_down(pfn, (size_t)1 << order);
+
+        if (q_page_is_free(q_pfn_to_page(head)) && q_pfn_to_page(head)->order == order)
+            return head;
+    }
+    return pfn;
+}
+
 static void give_back(struct q_zone *zone, size_t pfn, size_t nr)
 {
     if (q_held(q_pfn_to_virt(pfn), nr << q_page_shift))
@@ -72,10 +84,7 @@ static void give_back(struct q_zone *zone, size_t pfn, size_t nr)
     size_t before = zone->nr_dirty, end = pfn + nr;
     q_pageblock_cleaned(zone, pfn, nr);
     zone->nr_given_back += before - zone->nr_dirty;
-    /* The head of a largest block may lie in the pageblock before. */
-    pfn = q_align_down(pfn, (size_t)1 << Q_MAX_ORDER);
-    if (!q_page_is_free(q_pfn_to_page(pfn)) || q_pfn_to_page(pfn)->order != Q_MAX_ORDER)
-        pfn = end - nr;
+    pfn = block_head(pfn);
     while (pfn < end) {
         struct q_page *page = q_pfn_to_page(pfn);
         size_t len = q_page_is_free(page) ? (size_t)1 << page->order : 1;

@@ -27,6 +27,13 @@ void core_start(enum core_kind kind)
     must_eq(q_mem.sparse, kind == CORE_SPARSE);
 }
 
+void core_start_pages(unsigned shift)
+{
+    choose(CORE_FLAT);
+    q_page_shift = shift;
+    must(q_mem_init());
+}
+
 void core_start_slabs(enum core_kind kind)
 {
     unsetenv("QUIRE_CONF"); /* q_slub_init() reads it, over what the test chose */

@@ -21,7 +21,10 @@ enum core_kind { CORE_FLAT, CORE_NUMA, CORE_SPARSE };
 /* Bring up q_mem with q_opt as it is, changed for the model. */
 void core_start(enum core_kind kind);
 
-/* The same with the slab layer. */
+/* A flat one as on a machine with pages of 2^shift bytes, more than this one's. */
+void core_start_pages(unsigned shift);
+
+/* The same as the first with the slab layer. */
 void core_start_slabs(enum core_kind kind);
 
 /*

@@ -177,3 +177,24 @@ Test(pcp, threads, .timeout = 60)
     must_eq(core_dirty_pages(), 0);
     core_check();
 }
+
+/* Where a page is larger than what a sparse slab fills, no slab is sparse. */
+Test(pcp, pages_of_64_kib)
+{
+    unsigned written;
+
+    core_start_pages(16);
+    struct q_page *page = q_alloc_slab_pages(1, &written);
+    must(page != NULL);
+    must_eq(q_pageblock_of(q_page_to_pfn(page))->mobility, Q_UNMOVABLE);
+}
+
+Test(pcp, pages_of_16_kib)
+{
+    unsigned written;
+
+    core_start_pages(14);
+    struct q_page *page[2] = {q_alloc_slab_pages(1, &written), q_alloc_slab_pages(2, &written)};
+    must_eq(q_pageblock_of(q_page_to_pfn(page[0]))->mobility, Q_SPARSE);
+    must_eq(q_pageblock_of(q_page_to_pfn(page[1]))->mobility, Q_UNMOVABLE);
+}

@@ -310,3 +310,17 @@ Test(reclaim, while_others_work, .timeout = 60)
     q_reclaim_all(0);
     must_eq(core_dirty_pages(), 0);
 }
+
+/* A block of several pageblocks, but not of the largest order, holds nothing once all of them went. */
+Test(reclaim, blocks_of_several_pageblocks)
+{
+    core_start_pages(16);
+    struct q_page *block[2] = {q_alloc_pages(0, 8), q_alloc_pages(0, 8)};
+    must(block[0] != NULL && block[1] != NULL);
+    for (size_t i = 0; i < 256; i++)
+        core_stamp(q_pfn_to_virt(q_page_to_pfn(block[0]) + i), 1, i);
+    q_free_run(block[0]);
+    q_reclaim_all(0);
+    must_eq(core_dirty_pages(), 0);
+    must_eq(core_used_blocks(), 0);
+}
