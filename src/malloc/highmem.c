@@ -103,7 +103,7 @@ static struct q_local *my_stack(void)
     return l;
 }
 
-/* Let the page appear in the next window. What the window showed last may be the same. 0 or an errno. */
+/* Let the page appear in the next window. What the window showed last may be the same. 0, or errno. */
 static int push(struct q_local *l, struct q_page *page)
 {
     if (l == NULL)

@@ -44,7 +44,7 @@ struct q_page *q_page_head_of(const char *caller, const struct quire_page *page)
 /* Drop a reference; with the last the run is free. Keeps errno. */
 void q_page_drop(const char *caller, struct q_page *head);
 
-/* The same for what a window held, by any page of the run. The program may have dropped that, too. */
+/* The same for what a window held, by any page; the program may have dropped that, too. */
 void q_page_let_go(const char *caller, struct q_page *page);
 
 /*

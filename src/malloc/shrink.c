@@ -46,7 +46,7 @@ static bool enter(struct quire_shrinker *s)
 
 static void leave(struct quire_shrinker *s)
 {
-    /* Release: what the callback did comes before the unregistering that waits for it, with its 1. */
+    /* Release: what the callback did comes before the unregistering that waits, with its 1. */
     if (atomic_fetch_sub_explicit(&s->state, 1, memory_order_release) == 2)
         q_futex(&s->state, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, INT_MAX);
 }
@@ -166,7 +166,7 @@ Q_PUBLIC int quire_shrinker_unregister(quire_shrinker_t *s)
             errno = EINVAL;
             return -1;
         }
-        /* LIVE becomes a 1 of this thread's, lest the place be given to another while it is looked at. */
+        /* LIVE becomes a 1 of this thread's, lest another be given the place meanwhile. */
     } while (!atomic_compare_exchange_weak_explicit(&s->state, &old, (old & ~LIVE) + 1,
                                                     memory_order_relaxed, memory_order_relaxed));
     atomic_fetch_sub_explicit(&nr_registered, 1, memory_order_relaxed);

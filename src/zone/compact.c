@@ -140,7 +140,7 @@ static bool move(struct scan *s, struct q_page *page, size_t limit)
     if (to != NULL) {
         memcpy(q_page_address(to), q_page_address(page), nr << q_page_shift);
         q_movable_open(h, to, false);
-        /* In this order: a child of fork, where this thread is gone, has the run in one place or both. */
+        /* In this order: a child of fork without this thread has the run in one place, or both. */
         q_movable_moved(h, to);
         s->done.moved += nr;
         q_lock(&s->zone->lock);

@@ -120,7 +120,7 @@ static int fetch(const struct q_section *s, size_t first, size_t nr)
         return -EBADF;
     long ret = ask_for(s, first, nr);
     size_t at = 0;
-    /* Older kernels give up at any signal, and give back what they had: in pieces, until it is done. */
+    /* Older kernels give up at any signal, and give back what they had: in pieces, then. */
     while (ret == -EINTR || (at > 0 && at < nr && ret == 0)) {
         size_t n = q_min(nr - at, PIECE_PAGES);
 

@@ -29,7 +29,7 @@ static void extend(struct pool *pool, size_t bytes, unsigned nid)
     /* A neighbour of the last chunk continues it. */
     if (pool->at == NULL || fresh != pool->at + pool->left) {
         pool->left = 0;
-        /* Compiler only, here and below: `left` is never too much, lest a child of fork take more. */
+        /* Compiler only, here and below: `left` is never too much, for a child of fork. */
         atomic_signal_fence(memory_order_seq_cst);
         pool->at = fresh;
         atomic_signal_fence(memory_order_seq_cst);

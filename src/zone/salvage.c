@@ -43,7 +43,7 @@ static void salvage_block(struct q_zone *zone, size_t pfn)
     }
 }
 
-/* The zone was growing: what is online, and where the next block is cut off, belong together again. */
+/* The zone was growing: let what is online and where the next block is cut off agree. */
 static void settle_frontier(struct q_zone *zone)
 {
     if (!q_mem.sparse)

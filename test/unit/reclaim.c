@@ -311,7 +311,7 @@ Test(reclaim, while_others_work, .timeout = 60)
     must_eq(core_dirty_pages(), 0);
 }
 
-/* A block of several pageblocks, but not of the largest order, holds nothing once all of them went. */
+/* A block of several pageblocks, but less than the largest, holds nothing once all went. */
 Test(reclaim, blocks_of_several_pageblocks)
 {
     core_start_pages(16);
