@@ -314,6 +314,7 @@ static void enter_child(struct q_sharer *s)
 {
     uint32_t from = Q_SHARER_UNBORN;
 
+    q_sharer_own(s);
     /* In this order: one of the two says so at any time. */
     __atomic_store_n(&q_share.cookie.own, s->cookie, __ATOMIC_SEQ_CST);
     __atomic_store_n(&q_share.cookie.next, 0, __ATOMIC_SEQ_CST);

@@ -100,6 +100,7 @@ struct q_share {
     } __attribute__((aligned(8))) cookie; /* cowd reads both at once */
     const char *why_not;                  /* why the mode is not FIRST, for people; NULL */
     struct q_sharers *sharers;
+    unsigned first_entry; /* the children of this process come from here on: behind its own */
     unsigned nr_spans, nr_cuts;
     struct q_span span[Q_MAX_SPANS]; /* changed by cowd alone */
     struct q_cut cut[Q_MAX_SPANS];   /* the forking thread's, from Q_CALL_CUT to Q_CALL_OPEN */
@@ -162,11 +163,19 @@ long q_cowd_online(uintptr_t at, size_t len);
 /* share.c, in cowd: open all that it needs, and move in. False: refused. */
 bool q_cowd_open(void);
 
-/* sharer.c: an entry for a child that is about to be made; NULL: the table is full. */
+/*
+ * sharer.c: an entry for a child that is about to be made; NULL: the table is
+ * full. It comes behind that of its parent: cowd goes through the table once,
+ * from the beginning, and a child that is made behind its back has a parent
+ * that has been seen to already.
+ */
 struct q_sharer *q_sharer_new(void);
 
 /* The child is there, under this number in its parent's eyes. */
 void q_sharer_born(struct q_sharer *s, int pid);
+
+/* In the child: this one is its own. */
+void q_sharer_own(const struct q_sharer *s);
 
 /* It was never made. */
 void q_sharer_unborn(struct q_sharer *s);

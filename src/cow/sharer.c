@@ -44,7 +44,7 @@ static unsigned nr_entries(void)
 
 struct q_sharer *q_sharer_new(void)
 {
-    for (unsigned i = 0; i < Q_MAX_SHARERS; i++) {
+    for (unsigned i = q_share.first_entry; i < Q_MAX_SHARERS; i++) {
         struct q_sharer *s = &q_share.sharers->at[i];
         uint32_t none = Q_SHARER_FREE;
 
@@ -61,6 +61,11 @@ struct q_sharer *q_sharer_new(void)
         return s;
     }
     return NULL;
+}
+
+void q_sharer_own(const struct q_sharer *s)
+{
+    q_share.first_entry = (unsigned)(s - q_share.sharers->at) + 1;
 }
 
 void q_sharer_born(struct q_sharer *s, int pid)

@@ -444,6 +444,55 @@ static void fork_fails(void)
     end_sharing();
 }
 
+/* Children fork while pages are made private in one child after the other. */
+static void forks_meanwhile(void)
+{
+    enum { CROWD = 100, SIBLINGS = 60 };
+    pid_t crowd[CROWD], pid[SIBLINGS];
+    int go[2], first[2];
+
+    begin_afresh("children fork meanwhile");
+    need_sharing();
+    table_make(&table, 4000, 4000);
+    pid_t free_place = waiting_child(first, 0);
+    REQUIRE(pipe(go) == 0);
+    for (size_t i = 0; i < CROWD; i++) {
+        crowd[i] = child();
+        if (crowd[i] == 0) {
+            close(first[1]);
+            close(go[1]);
+            hear(go[0]);
+            child_end(table_not(&table, 0) == 0);
+        }
+    }
+    pid_t parent = child();
+    if (parent == 0) {
+        int ok = 1;
+        close(first[1]);
+        close(go[1]);
+        for (size_t i = 0; i < SIBLINGS; i++) {
+            pid[i] = child();
+            if (pid[i] == 0) {
+                hear(go[0]);
+                child_end(table_not(&table, 0) == 0);
+            }
+        }
+        for (size_t i = 0; i < SIBLINGS; i++)
+            ok &= conform_child_ok(pid[i], "sibling");
+        child_end(ok && table_not(&table, 0) == 0);
+    }
+    close(first[1]);
+    CHECK(conform_child_ok(free_place, "first"));
+    close(go[0]);
+    for (size_t i = 0; i < table.nr; i += 7)
+        table_set(&table, i, 1);
+    close(go[1]);
+    for (size_t i = 0; i < CROWD; i++)
+        CHECK(conform_child_ok(crowd[i], "one of the crowd"));
+    CHECK(conform_child_ok(parent, "parent"));
+    end_sharing();
+}
+
 static const struct conform_case cases[] = {
     {"memory is shared", memory_is_shared, 60},
     {"given back later", given_back_later, 60},
@@ -456,6 +505,7 @@ static const struct conform_case cases[] = {
     {"another pid namespace", pid_namespace, 60},
     {"address space used up", address_space_used_up, 60},
     {"threads fork", threads_fork, 120},
+    {"children fork meanwhile", forks_meanwhile, 60},
     {"fork fails", fork_fails, 60},
 };
 
