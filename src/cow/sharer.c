@@ -12,7 +12,9 @@
  * An entry goes FREE -> UNBORN (parent, before fork) -> LIVE (child or parent,
  * whoever is first) -> FREE (cowd, or the parent where there was no child).
  */
+#include <dirent.h>
 #include <fcntl.h>
+#include <stddef.h>
 #include <sys/uio.h>
 #include <time.h>
 
@@ -21,10 +23,13 @@
 
 #define BATCH 512u
 #define TRIES 3
+#define NAPS 2000             /* for a process of many threads to be gone, once its main one is */
 #define UNBORN_NS 2000000000u /* for a child of a child to enter itself; then we go another way */
 #define PF_FORKNOEXEC 0x40u   /* "forked but didn't exec", in /proc/PID/stat */
 
-static int pagemap[Q_MAX_SHARERS]; /* cowd's; 0: not open */
+/* Both cowd's. */
+static int pagemap[Q_MAX_SHARERS]; /* 0: not open */
+static int thread[Q_MAX_SHARERS]; /* by whose number it is reached: its main thread may end first */
 
 static void raise_high(uint32_t to)
 {
@@ -118,14 +123,50 @@ static bool has_execed(int pid)
     return (flags & PF_FORKNOEXEC) == 0;
 }
 
+static void nap(void)
+{
+    struct timespec little = {.tv_nsec = 50000};
+
+    q_arch_syscall6(SYS_nanosleep, (long)&little, 0, 0, 0, 0, 0);
+}
+
+/* A thread of a process that is not its main one; 0: none. */
+static int another_thread(int pid)
+{
+    char path[32], entries[1024] __attribute__((aligned(8)));
+    struct q_buf b = {.at = path, .size = sizeof(path)};
+    int found = 0;
+    long n;
+
+    q_buf_printf(&b, "/proc/%d/task", pid);
+    long fd = q_arch_syscall6(SYS_openat, AT_FDCWD, (long)path, O_RDONLY | O_CLOEXEC | O_DIRECTORY,
+                              0, 0, 0);
+    while (fd >= 0 && found == 0 &&
+           (n = q_arch_syscall6(SYS_getdents64, fd, (long)entries, sizeof(entries), 0, 0, 0)) > 0) {
+        for (long at = 0; at < n;) {
+            const struct dirent64 *e = (const struct dirent64 *)(entries + at);
+            int tid = 0;
+
+            for (const char *c = e->d_name; *c >= '0' && *c <= '9'; c++)
+                tid = 10 * tid + *c - '0';
+            if (tid != pid && tid != 0)
+                found = tid;
+            at += e->d_reclen;
+        }
+    }
+    if (fd >= 0)
+        q_arch_syscall6(SYS_close, fd, 0, 0, 0, 0, 0);
+    return found;
+}
+
 /*
  * Open its pagemap, and see that it is the memory that was forked: the number
- * may be another process's by now. 0; ESRCH: it is gone; or another errno.
+ * may be another process's by now. 0; ESRCH: the thread is gone; ENOENT: it is
+ * not that memory; or another errno.
  */
-static int meet(unsigned i)
+static int meet_by(unsigned i, int pid)
 {
     const struct q_sharer *s = &q_share.sharers->at[i];
-    int pid = atomic_load_explicit(&s->pid, memory_order_relaxed);
     struct q_cookie cookie = {0};
     struct iovec to = {&cookie, sizeof(cookie)}, from = {&q_share.cookie, sizeof(cookie)};
     char path[32];
@@ -138,13 +179,30 @@ static int meet(unsigned i)
     bool same = read && (cookie.own == s->cookie || cookie.next == s->cookie);
     if (same && fd > 0) {
         pagemap[i] = (int)fd;
+        thread[i] = pid;
         return 0;
     }
     if (fd > 0)
         q_arch_syscall6(SYS_close, fd, 0, 0, 0, 0, 0);
-    if (n == -ESRCH || n == -EFAULT || (read && !same) || has_execed(pid))
+    if (n == -ESRCH)
         return ESRCH;
+    if (n == -EFAULT || (read && !same) || has_execed(pid))
+        return ENOENT;
     return n < 0 ? (int)-n : (fd < 0 ? (int)-fd : EPERM);
+}
+
+static int meet(unsigned i)
+{
+    int pid = atomic_load_explicit(&q_share.sharers->at[i].pid, memory_order_relaxed);
+    int error = meet_by(i, pid), other;
+
+    for (int naps = 0; error == ESRCH && naps < NAPS && (other = another_thread(pid)) != 0;
+         naps++) {
+        error = meet_by(i, other);
+        if (error == ESRCH) /* and that one has just ended */
+            nap();
+    }
+    return error == ENOENT ? ESRCH : error;
 }
 
 /* Entries of nr pages at `at`. 0; ESRCH: that memory is no more. */
@@ -163,18 +221,27 @@ static int look(unsigned i, uintptr_t at, unsigned nr, uint64_t *entry)
 static int poke(unsigned i, uintptr_t at, size_t len)
 {
     struct iovec nowhere = {(void *)8, 1}, there = {(void *)at, len};
-    long ret = q_arch_syscall6(SYS_process_vm_writev, q_share.sharers->at[i].pid, (long)&nowhere, 1,
-                               (long)&there, 1, 0);
+    long ret =
+        q_arch_syscall6(SYS_process_vm_writev, thread[i], (long)&nowhere, 1, (long)&there, 1, 0);
 
     return ret == -EFAULT ? 0 : (ret < 0 ? (int)-ret : EIO);
+}
+
+/* Its memory is there, or was until just now, but not by the thread that it was reached by. */
+static void meet_another(unsigned i)
+{
+    thread[i] =
+        another_thread(atomic_load_explicit(&q_share.sharers->at[i].pid, memory_order_relaxed));
+    if (thread[i] == 0)
+        nap();
 }
 
 static int break_pages(unsigned i, uintptr_t at, unsigned nr)
 {
     uint64_t entry[BATCH];
-    int error = 0;
+    int error = 0, naps = 0;
 
-    for (int tries = 0; tries < TRIES; tries++) {
+    for (int tries = 0; tries < TRIES; tries += error != ESRCH || naps++ >= NAPS) {
         bool all = true;
 
         int gone = look(i, at, nr, entry);
@@ -192,11 +259,13 @@ static int break_pages(unsigned i, uintptr_t at, unsigned nr)
         }
         if (all)
             return 0;
+        if (error == ESRCH)
+            meet_another(i);
     }
     /* Gone at the last moment? Else it is there and cannot be made private. */
     if (look(i, at, nr, entry) == ESRCH)
         return ESRCH;
-    return error != 0 ? error : ENOMEM;
+    return error != 0 && error != ESRCH ? error : ENOMEM;
 }
 
 /* The part of [at, at + len) that this one has from the file. */
@@ -222,13 +291,12 @@ static int break_in(unsigned i, uintptr_t at, size_t len)
 /* A child of a child is on its way; its state after that, or after long enough. */
 static uint32_t wait_for_birth(const struct q_sharer *s)
 {
-    struct timespec little = {.tv_nsec = 50000};
     uint64_t start = q_clock_coarse();
     uint32_t state;
 
     while ((state = atomic_load_explicit(&s->state, memory_order_acquire)) == Q_SHARER_UNBORN &&
            q_clock_coarse() - start < UNBORN_NS)
-        q_arch_syscall6(SYS_nanosleep, (long)&little, 0, 0, 0, 0, 0);
+        nap();
     return state;
 }
 

@@ -444,6 +444,50 @@ static void fork_fails(void)
     end_sharing();
 }
 
+/* A child whose main thread has ended, and whose number is good for nothing then. */
+static void *check_when_told(void *arg)
+{
+    const int *go = arg;
+
+    hear(go[0]);
+    usleep(20000);
+    child_end(table_not(&table, 0) == 0);
+}
+
+static void main_thread_ends(void)
+{
+    pthread_t thread;
+    int go[2];
+
+    begin_afresh("a main thread that ends");
+    need_sharing();
+    table_make(&table, 3000, 4000);
+    REQUIRE(pipe(go) == 0);
+    pid_t early = child(); /* before anybody has looked at it */
+    if (early == 0) {
+        REQUIRE(pthread_create(&thread, NULL, check_when_told, go) == 0);
+        pthread_exit(NULL);
+    }
+    usleep(100000);
+    table_set(&table, 0, 1);
+    pid_t late = child();
+    if (late == 0) {
+        table_set(&table, 0, 0);
+        usleep(100000);
+        REQUIRE(pthread_create(&thread, NULL, check_when_told, go) == 0);
+        pthread_exit(NULL);
+    }
+    table_set(&table, 1, 1);
+    table_set(&table, 1, 0);
+    usleep(300000);
+    for (size_t i = 0; i < table.nr; i++)
+        table_set(&table, i, 1);
+    CHECK(tell(go[1]) && tell(go[1]));
+    CHECK(conform_child_ok(early, "early"));
+    CHECK(conform_child_ok(late, "late"));
+    end_sharing();
+}
+
 /* Children fork while pages are made private in one child after the other. */
 static void forks_meanwhile(void)
 {
@@ -505,6 +549,7 @@ static const struct conform_case cases[] = {
     {"another pid namespace", pid_namespace, 60},
     {"address space used up", address_space_used_up, 60},
     {"threads fork", threads_fork, 120},
+    {"a main thread that ends", main_thread_ends, 60},
     {"children fork meanwhile", forks_meanwhile, 60},
     {"fork fails", fork_fails, 60},
 };
