@@ -73,9 +73,18 @@ static size_t piece_of(uintptr_t addr)
     return (addr - q_mem.base) / PIECE;
 }
 
-bool q_sweep_moved(uintptr_t addr)
+bool q_sweep_moved(uintptr_t addr, uintptr_t *end)
 {
-    return find(addr) != NULL;
+    const struct region *in = find(addr);
+
+    if (in != NULL) {
+        *end = q_min(*end, in->end);
+        return true;
+    }
+    for (unsigned i = 0; i < nr_planned; i++)
+        if (region[i].start > addr && region[i].end > region[i].start)
+            *end = q_min(*end, region[i].start);
+    return false;
 }
 
 bool q_sweep_away(uintptr_t addr, size_t len)

@@ -50,8 +50,8 @@ void q_sweep_finish(void);
 /* Whether anything is away. */
 bool q_sweep_pending(void);
 
-/* Whether the last such cut moved addr's zone aside. The cut's locks held. */
-bool q_sweep_moved(uintptr_t addr);
+/* Whether the last such cut moved addr aside; *end: down to where that changes. The cut's locks held. */
+bool q_sweep_moved(uintptr_t addr, uintptr_t *end);
 
 /* Everything else of the cut is done: pieces may come back. The cut's locks held. */
 void q_sweep_publish(void);

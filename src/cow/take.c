@@ -161,17 +161,23 @@ static int touch_ranges(const struct q_ranges *ranges)
     return 0;
 }
 
-/* q_store.lock held. On failure, what is protected already is opened again. */
+/*
+ * q_store.lock held. On failure, what is protected already is opened again.
+ * What was moved aside is protected there. That need not be all of a stretch:
+ * the program may have split its mapping, or the zone have grown.
+ */
 static int protect(const struct q_ranges *ranges, bool moved)
 {
     for (size_t i = 0; i < ranges->nr; i++) {
-        const struct q_range *r = &ranges->at[i];
+        uintptr_t at = ranges->at[i].start, end;
 
-        if (moved && q_sweep_moved(r->start)) /* and a stretch lies in one zone */
-            continue;
-        if (q_uffd_protect(&q_cow.uffd, r->start, r->end - r->start, true) == 0)
-            continue;
-        return EIO;
+        for (; at < ranges->at[i].end; at = end) {
+            end = ranges->at[i].end;
+            if (moved && q_sweep_moved(at, &end))
+                continue;
+            if (q_uffd_protect(&q_cow.uffd, at, end - at, true) != 0)
+                return EIO;
+        }
     }
     return 0;
 }

@@ -338,6 +338,41 @@ static void view_while_lazy(void)
     check_blocks(block);
 }
 
+/*
+ * The program splits the heap's mapping: the part before a read-only one is not moved aside, as it
+ * does not end where a piece does, and is protected all the same.
+ */
+static void split_mapping_lazily(void)
+{
+    enum { SPLIT_BYTES = 4 << 20, READ_ONLY = 512 << 10 };
+    char *block[12], c;
+    int bad = 0;
+
+    for (size_t i = 0; i < COUNT_OF(block); i++) {
+        block[i] = malloc(SPLIT_BYTES - 4096);
+        REQUIRE(block[i] != NULL);
+        memset(block[i], 1, SPLIT_BYTES - 4096);
+    }
+    quire_snapshot_release(take_protected());
+    for (size_t i = 0; i < COUNT_OF(block); i++) {
+        /* A border of pieces, with 2 MiB of the block before it. */
+        char *border =
+            (char *)(((uintptr_t)block[i] + SPLIT_BYTES - 4096) & ~(((uintptr_t)2 << 20) - 1));
+        char *from = border - ((size_t)2 << 20);
+        if (from < block[i])
+            from = block[i];
+        REQUIRE(mprotect(border - READ_ONLY, READ_ONLY, PROT_READ) == 0);
+        quire_snapshot_t *s = take(QUIRE_SNAPSHOT_LAZY);
+        REQUIRE(mprotect(border - READ_ONLY, READ_ONLY, PROT_READ | PROT_WRITE) == 0);
+        for (char *p = from; p < border; p += 4096) {
+            p[100] = 2;
+            bad += quire_snapshot_read(s, p + 100, &c, 1) != 1 || c != 1;
+        }
+        CHECK(quire_snapshot_release(s) == 0);
+    }
+    CHECK(bad == 0, "%d pages differ", bad);
+}
+
 static _Atomic bool stop;
 static _Atomic long calls;
 
@@ -433,6 +468,7 @@ static const struct conform_case cases[] = {
     {"handlers killed, lazily", killed_while_lazy, 120},
     {"descriptors closed, lazily", closed_while_lazy, 120},
     {"a view, lazily", view_while_lazy, 120},
+    {"a split mapping, lazily", split_mapping_lazily, 120},
     {"calls into the heap, lazily", calls_lazily, 120},
     {"calls into the heap", calls_into_the_heap, 120},
 };
