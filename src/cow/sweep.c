@@ -44,6 +44,7 @@ static _Atomic uint32_t bell;           /* a futex */
 static _Atomic bool others_wait;        /* for a piece, at other addresses: views */
 static _Atomic uint32_t wanted[WANTED]; /* pieces that are waited for, + 1 */
 static _Atomic bool put_off;            /* some that were claimed are away again */
+static _Atomic bool unmended;           /* some are back and not registered as they should be */
 static uint32_t nr_wanted;              /* under q_store.lock */
 
 bool q_sweep_pending(void)
@@ -287,7 +288,8 @@ static void lose_all(void)
     uint64_t mask = q_signals_block();
 
     q_lock(&q_store.lock);
-    q_cow_lose(EIO);
+    if (q_cow_any_live()) /* else they are lost already, and this may be tried often */
+        q_cow_lose(EIO);
     q_store_unlock();
     q_signals_restore(mask);
 }
@@ -310,8 +312,23 @@ static bool move_back(uintptr_t from, uintptr_t at)
     return false;
 }
 
+/*
+ * The kernel does not move it: no mapping is left (vm.max_map_count), and what
+ * was held ready has been used up by others. Copying takes none. The place is
+ * then registered for missing pages still, and such cannot be protected, so
+ * snapshots are lost; q_sweep_mend() sees to the place.
+ */
+static bool copy_back(const struct region *r, uintptr_t at)
+{
+    lose_all();
+    atomic_store_explicit(&unmended, true, memory_order_relaxed);
+    /* The sweeper must not wait for a fault. All that is left of it at once, which splits no mapping. */
+    return q_uffd_unregister(&q_cow.uffd, r->shadow, r->end - r->start) == 0 &&
+           q_sweep_copy(r->shadow + (at - r->start), at, PIECE);
+}
+
 /* A piece that the caller has claimed. */
-static void bring_back(size_t piece)
+static void bring_back(size_t piece, bool sweeper)
 {
     uintptr_t at = q_mem.base + piece * PIECE;
     const struct region *r = find(at);
@@ -320,16 +337,17 @@ static void bring_back(size_t piece)
     if (!guarded) {
         lose_all();
         release_spare();
+        atomic_store_explicit(&unmended, true, memory_order_relaxed);
     }
-    if (!move_back(r->shadow + (at - r->start), at)) {
-        /* Later, when others are back: in order they need no mapping more. */
+    if (!move_back(r->shadow + (at - r->start), at) && !(sweeper && copy_back(r, at))) {
+        /* Later, when others are back: in order they need no mapping more. Or by the sweeper. */
         atomic_store_explicit(&state[piece], AWAY, memory_order_release);
         atomic_store_explicit(&put_off, true, memory_order_relaxed);
+        if (!sweeper)
+            q_sweep_ring();
         nap();
         return;
     }
-    if (!guarded) /* for the next cut */
-        q_uffd_register(&q_cow.uffd, at, PIECE, UFFDIO_REGISTER_MODE_WP);
     /* Release, both: who finds it here may use the memory. */
     atomic_store_explicit(&state[piece], HERE, memory_order_release);
     /* Before the look at others_wait: see q_sweep_want_elsewhere(). */
@@ -339,6 +357,23 @@ static void bring_back(size_t piece)
         q_uffd_wake_all(&q_cow.uffd);
     if (atomic_fetch_sub_explicit(&away, 1, memory_order_acq_rel) == 1)
         q_futex(&away, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, INT32_MAX);
+}
+
+bool q_sweep_mend(void)
+{
+    if (!atomic_load_explicit(&unmended, memory_order_relaxed))
+        return true;
+    for (unsigned i = 0; i < nr_regions; i++) {
+        size_t len = region[i].end - region[i].start;
+
+        /* The whole of it at once, which splits no mapping. */
+        if (len > 0 &&
+            (q_uffd_unregister(&q_cow.uffd, region[i].start, len) != 0 ||
+             q_uffd_register(&q_cow.uffd, region[i].start, len, UFFDIO_REGISTER_MODE_WP) != 0))
+            return false;
+    }
+    atomic_store_explicit(&unmended, false, memory_order_relaxed);
+    return true;
 }
 
 static bool claim(size_t piece)
@@ -365,7 +400,7 @@ static uintptr_t nth(size_t n)
     return 0;
 }
 
-static bool bring_wanted(void)
+static bool bring_wanted(bool sweeper)
 {
     for (size_t i = 0; i < WANTED; i++) {
         /* Relaxed: a hint; claim() decides. */
@@ -375,7 +410,7 @@ static bool bring_wanted(void)
             continue;
         atomic_store_explicit(&wanted[i], 0, memory_order_relaxed);
         if (claim(w - 1)) {
-            bring_back(w - 1);
+            bring_back(w - 1, sweeper);
             return true;
         }
     }
@@ -383,11 +418,11 @@ static bool bring_wanted(void)
 }
 
 /* Bring one back: what is waited for first. False: all are claimed. */
-static bool bring_next(void)
+static bool bring_next(bool sweeper)
 {
     if (!q_sweep_pending())
         return false;
-    if (bring_wanted())
+    if (bring_wanted(sweeper))
         return true;
     for (;;) {
         uintptr_t at = nth(atomic_fetch_add_explicit(&next, 1, memory_order_acquire));
@@ -399,7 +434,7 @@ static bool bring_next(void)
             continue;
         }
         if (claim(piece_of(at))) {
-            bring_back(piece_of(at));
+            bring_back(piece_of(at), sweeper);
             return true;
         }
     }
@@ -430,7 +465,7 @@ void q_sweep_finish(void)
     /* A signal handler that forks would wait for the piece that it interrupted. */
     uint64_t mask = q_signals_block();
     if (q_uffd_ours(&q_cow.uffd))
-        while (bring_next())
+        while (bring_next(false))
             ;
     q_signals_restore(mask);
     uint32_t left;
@@ -448,7 +483,7 @@ void q_sweep_loop(void)
         uint32_t heard = atomic_load_explicit(&bell, memory_order_acquire);
 
         q_cow_wake_left();
-        if (!bring_next() && q_cow.uffd.fd == own.fd)
+        if (!bring_next(true) && q_cow.uffd.fd == own.fd)
             q_futex(&bell, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, heard);
     }
     q_uffd_close(&own); /* as the keeper did: the last one opens everything */
@@ -458,4 +493,5 @@ void q_sweep_forget(void)
 {
     atomic_store_explicit(&nr_regions, 0, memory_order_relaxed);
     atomic_store_explicit(&away, 0, memory_order_relaxed);
+    atomic_store_explicit(&unmended, false, memory_order_relaxed);
 }

@@ -26,6 +26,9 @@
  * waits for anything but the move itself. While one is away the list of
  * snapshots does not change.
  *
+ * Where the kernel has no mapping left to move a piece home the sweeper copies
+ * it, and snapshots are lost.
+ *
  * In a child that was made without fork's handlers what is away is missing.
  */
 #ifndef Q_COW_SWEEP_H
@@ -46,6 +49,9 @@ void q_sweep_start(bool moved);
 
 /* Bring everything back that is away, and wait for what others bring. */
 void q_sweep_finish(void);
+
+/* Before a cut, with nothing away: the memory is registered as any other. api_lock held. False: it cannot be. */
+bool q_sweep_mend(void);
 
 /* Whether anything is away. */
 bool q_sweep_pending(void);
@@ -70,6 +76,9 @@ void q_sweep_ring(void);
 
 /* The sweeper's loop, until the keeper closes the descriptor. */
 void q_sweep_loop(void);
+
+/* sweep_copy.c, for the sweeper alone: fill missing pages with what lies at `from`, which goes. False: not all. */
+bool q_sweep_copy(uintptr_t from, uintptr_t at, size_t len);
 
 /* In a forked child. */
 void q_sweep_forget(void);

@@ -259,6 +259,8 @@ static int take_by_protection(struct quire_snapshot *s, bool lazy)
     s->saved_before = atomic_load_explicit(&q_cow.saved, memory_order_relaxed);
     q_store_populate();
     q_sweep_finish();
+    if (!q_sweep_mend())
+        return EIO;
     if (lazy)
         q_sweep_prepare();
     uint64_t mask = q_signals_block();

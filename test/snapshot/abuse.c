@@ -284,6 +284,59 @@ static void check_blocks(char **block)
         CHECK(block[i][0] == (char)i && block[i][BLOCK - 1] == (char)i, "block %d", i);
 }
 
+/* What is left of the process's mappings is used up while the sweep is under way, and stays so. */
+static char *hungry_map;
+static _Atomic size_t hungry_at;
+static _Atomic bool fed;
+
+static void *hungry(void *arg)
+{
+    while (!fed)
+        if (mprotect(hungry_map + hungry_at * PAGE, PAGE, PROT_READ) == 0)
+            hungry_at += 2;
+    return arg;
+}
+
+static void mappings_used_up_meanwhile(void)
+{
+    enum { MANY = 1 << 18, ROOM = 60 };
+    char **block = many_blocks(), c;
+    pthread_t thread;
+
+    hungry_map = outside((size_t)MANY * PAGE);
+    quire_snapshot_release(take_protected());
+    hungry_at = use_up_mappings(hungry_map, MANY);
+    if (hungry_at >= MANY)
+        conform_skip("vm.max_map_count is above %d", MANY / 2);
+    size_t end = hungry_at;
+    for (int round = 0; round < 6; round++) {
+        for (; hungry_at > end - 2 * ROOM; hungry_at -= 2)
+            mprotect(hungry_map + (hungry_at - 2) * PAGE, PAGE, PROT_READ | PROT_WRITE);
+        fed = false;
+        quire_snapshot_t *s = take(QUIRE_SNAPSHOT_LAZY);
+        REQUIRE(pthread_create(&thread, NULL, hungry, NULL) == 0);
+        for (int i = 0; i < MANY_BLOCKS; i++) {
+            block[i][50000] = (char)(i + 1);
+            CHECK(quire_snapshot_read(s, block[i] + 50000, &c, 1) == 1 ? c == (char)i
+                                                                       : errno == EIO);
+        }
+        CHECK(quire_snapshot_release(s) == 0);
+        check_blocks(block);
+        fed = true;
+        pthread_join(thread, NULL);
+        for (; hungry_at > end / 2; hungry_at -= 2)
+            mprotect(hungry_map + (hungry_at - 2) * PAGE, PAGE, PROT_READ | PROT_WRITE);
+        /* And with room again all is as ever. */
+        s = take_protected();
+        for (int i = 0; i < MANY_BLOCKS; i++) {
+            block[i][50000] = (char)i;
+            CHECK(quire_snapshot_read(s, block[i] + 50000, &c, 1) == 1 && c == (char)(i + 1));
+        }
+        CHECK(quire_snapshot_release(s) == 0);
+        hungry_at += use_up_mappings(hungry_map + hungry_at * PAGE, MANY - hungry_at);
+    }
+}
+
 static void killed_while_lazy(void)
 {
     char **block = many_blocks(), c;
@@ -465,6 +518,7 @@ static const struct conform_case cases[] = {
     {"another user", another_user, 60},
     {"mappings used up", mappings_used_up, 120},
     {"mappings used up, lazily", mappings_used_up_lazily, 120},
+    {"mappings used up meanwhile", mappings_used_up_meanwhile, 120},
     {"handlers killed, lazily", killed_while_lazy, 120},
     {"descriptors closed, lazily", closed_while_lazy, 120},
     {"a view, lazily", view_while_lazy, 120},
