@@ -60,6 +60,8 @@ static int copy_batch(const struct quire_snapshot *s, uintptr_t addr, char *to, 
         if (slot[i] != 0)
             memcpy(to + (lo - addr), (char *)q_store_page(slot[i]) + (lo - page), hi - lo);
     }
+    /* Saved pages were read before the error is: once it is lost they are used anew. */
+    atomic_thread_fence(memory_order_acquire);
     if (q_cow_error(s) != 0)
         return q_cow_error(s);
     return readable ? 0 : EFAULT;
