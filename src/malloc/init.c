@@ -50,11 +50,18 @@ void q_malloc_first(void)
         __atomic_store_n(&quire_stat_page.serving, 1, __ATOMIC_RELAXED);
 }
 
+/*
+ * From here to the end of the fork this thread holds all locks. A signal comes
+ * in between all the more as the kernel keeps it back during the fork itself,
+ * and other libraries' handlers may run: what they allocate is served as where
+ * they interrupt the allocator.
+ */
 static void fork_prepare(void)
 {
     /* Interrupted inside the allocator by the handler that forks: some locks are our own. */
     bool patient = !q_interrupted();
 
+    q_enter();
     q_fork_begin(patient);
     q_share_fork_lock();
     q_slub_fork_prepare(patient);
@@ -75,6 +82,7 @@ static void fork_parent(void)
     q_slub_fork_parent();
     q_share_fork_unlock();
     q_fork_end();
+    q_leave();
 }
 
 static void reset_locks(void)
@@ -95,6 +103,7 @@ static void fork_child(void)
     q_heap_after_fork();
     q_cache_after_fork();
     q_shrink_fork_child();
+    q_leave();
 }
 
 /* The limit of the control group counts as the option does. No other thread is there yet. */

@@ -11,8 +11,10 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -232,12 +234,59 @@ static void case_first_use_is_in_a_handler(void)
     CHECK(handled == 300 && damaged == 0, "handled %d, damaged %d", handled, damaged);
 }
 
+/*
+ * What signals interrupt is fork itself, which keeps them waiting while the kernel copies the
+ * process: so they come just when the allocator holds its locks for it.
+ */
+static pthread_t forker;
+static _Atomic int forks_done;
+
+static void *signal_the_forker(void *unused)
+{
+    while (!forks_done) {
+        pthread_kill(forker, SIGRTMIN + 1);
+        usleep(200);
+    }
+    return NULL;
+}
+
+static void case_handlers_while_forking(void)
+{
+    enum { FORKS = 100, BYTES = 32 << 20 };
+    char *filled = malloc(BYTES);
+    pthread_t thread;
+
+    require_quire();
+    REQUIRE(filled != NULL);
+    memset(filled, 1, BYTES);
+    install(SIGRTMIN + 1, allocating_handler, SA_RESTART);
+    forker = pthread_self();
+    REQUIRE(pthread_create(&thread, NULL, signal_the_forker, NULL) == 0);
+    for (int i = 0; i < FORKS; i++) {
+        pid_t child = fork();
+        int status = -1;
+
+        REQUIRE(child >= 0);
+        if (child == 0) {
+            free(malloc(1000));
+            _exit(0);
+        }
+        while (waitpid(child, &status, 0) < 0) {
+        }
+        CHECK(status == 0, "child %d ended with status %#x", i, status);
+    }
+    forks_done = 1;
+    pthread_join(thread, NULL);
+    CHECK(handled > 0 && damaged == 0, "handled %d, damaged %d", handled, damaged);
+}
+
 static const struct conform_case cases[] = {
     {"a storm of handlers that allocate", case_storm, 30},
     {"storms on 4 threads", case_storms_on_threads, 60},
     {"handlers that interrupt each other", case_handlers_that_nest, 30},
     {"handlers on a stack of their own", case_handler_on_its_own_stack, 30},
     {"a thread's first allocation is in a handler", case_first_use_is_in_a_handler, 0},
+    {"handlers while a process forks", case_handlers_while_forking, 60},
 };
 
 int main(int argc, char **argv)
