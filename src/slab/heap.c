@@ -266,10 +266,11 @@ void q_heap_follow(struct q_heap *heap)
         heap->away = 0;
 }
 
+/* A heap that nobody owns, and that owns nothing: busy until now. */
 static void recycle(struct q_heap *heap)
 {
     q_lock(&q_heap_lock);
-    heap->live = false;
+    heap->live = heap->busy = false;
     heap->exited++;
     heap->next_free = free_heaps[heap->home];
     free_heaps[heap->home] = heap;
@@ -278,10 +279,12 @@ static void recycle(struct q_heap *heap)
 
 void q_heap_exit(struct q_heap *heap)
 {
+    /* The thread has no heap any more whose `busy` would tell its signal handlers. */
+    q_enter();
     heap->busy = true;
     drop_all(heap);
-    heap->busy = false;
     recycle(heap);
+    q_leave();
 }
 
 /*
@@ -377,6 +380,7 @@ void q_heap_adopt_orphans(void)
     if (q_likely(!atomic_load_explicit(&orphans, memory_order_relaxed)) ||
         !atomic_exchange_explicit(&orphans, false, memory_order_relaxed))
         return;
+    q_enter(); /* the locks are taken on behalf of heaps that are not this thread's */
     for (uint32_t id = 1; id <= q_nr_heaps; id++) {
         struct q_heap *heap = q_heaps[id];
 
@@ -386,8 +390,7 @@ void q_heap_adopt_orphans(void)
         heap->busy = true; /* for the child of another fork, now */
         atomic_signal_fence(memory_order_seq_cst);
         drop_all(heap);
-        atomic_signal_fence(memory_order_seq_cst);
-        heap->busy = false;
         recycle(heap);
     }
+    q_leave();
 }

@@ -184,6 +184,32 @@ static void self_contained_handler(int number)
     errno = saved;
 }
 
+/* Many classes, so that slabs are wanted, and given back. Not for ever: it may take longer than its period. */
+static void self_contained_small_handler(int number)
+{
+    static __thread int times;
+    unsigned char *blocks[24];
+    int saved = errno;
+
+    if (times++ >= 30) {
+        return;
+    }
+    for (size_t i = 0; i < COUNT_OF(blocks); i++) {
+        blocks[i] = malloc(8000 + 1000 * i);
+        if (blocks[i] != NULL) {
+            blocks[i][0] = blocks[i][8000] = (unsigned char)i;
+        }
+    }
+    for (size_t i = 0; i < COUNT_OF(blocks); i++) {
+        if (blocks[i] == NULL || blocks[i][0] != i || blocks[i][8000] != i) {
+            damaged++;
+        }
+        free(blocks[i]);
+    }
+    handled++;
+    errno = saved;
+}
+
 static void case_handlers_that_nest(void)
 {
     timer_t timer;
@@ -280,6 +306,49 @@ static void case_handlers_while_forking(void)
     CHECK(handled > 0 && damaged == 0, "handled %d, damaged %d", handled, damaged);
 }
 
+/* Threads that end, with many slabs to give up, while signals arrive; handlers want the same. */
+enum { LEFT = 2000 };
+static void *left[LEFT];
+
+static void *end_in_a_storm(void *unused)
+{
+    static const size_t sizes[] = {30000, 9400, 12000, 16000, 20000};
+    sigset_t storm;
+    timer_t timer;
+
+    sigemptyset(&storm);
+    sigaddset(&storm, SIGRTMIN + 1);
+    pthread_sigmask(SIG_BLOCK, &storm, NULL);
+    for (size_t i = 0; i < LEFT; i++) {
+        left[i] = malloc(sizes[i % COUNT_OF(sizes)]);
+    }
+    for (size_t i = 0; i < LEFT; i += 2) {
+        free(left[i]);
+    }
+    timer = start_timer(200000);
+    /* From here to the thread's last moment. */
+    pthread_sigmask(SIG_UNBLOCK, &storm, NULL);
+    return timer;
+}
+
+static void case_handlers_while_threads_end(void)
+{
+    require_quire();
+    install(SIGRTMIN + 1, self_contained_small_handler, SA_RESTART);
+    for (int i = 0; i < 120; i++) {
+        pthread_t thread;
+        void *timer;
+
+        REQUIRE(pthread_create(&thread, NULL, end_in_a_storm, NULL) == 0);
+        REQUIRE(pthread_join(thread, &timer) == 0);
+        timer_delete(timer);
+        for (size_t k = 1; k < LEFT; k += 2) {
+            free(left[k]);
+        }
+    }
+    CHECK(damaged == 0, "%d blocks were damaged or refused", damaged);
+}
+
 static const struct conform_case cases[] = {
     {"a storm of handlers that allocate", case_storm, 30},
     {"storms on 4 threads", case_storms_on_threads, 60},
@@ -287,6 +356,7 @@ static const struct conform_case cases[] = {
     {"handlers on a stack of their own", case_handler_on_its_own_stack, 30},
     {"a thread's first allocation is in a handler", case_first_use_is_in_a_handler, 0},
     {"handlers while a process forks", case_handlers_while_forking, 60},
+    {"handlers while threads end", case_handlers_while_threads_end, 60},
 };
 
 int main(int argc, char **argv)
