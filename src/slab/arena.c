@@ -265,7 +265,10 @@ bool q_arena_free_quickly(struct q_arena *a, void *p)
     const struct q_slab *unit = q_slab_guess(p);
     struct q_chunk *c = q_unit_info(unit);
 
-    if (q_unlikely(q_unit_owner(unit) != a) || q_unlikely(!is_live(c, p)) || q_unlikely(a->lost))
+    /* Any address may lead to the unit that lies at the same place of another window. */
+    if (q_unlikely(q_unit_owner(unit) != a) ||
+        q_unlikely((size_t)((char *)p - c->start) >= Q_SLAB_SIZE) || q_unlikely(!is_live(c, p)) ||
+        q_unlikely(a->lost))
         return false;
     a->live--;
     free_object(a, c, &c->span[c->span_of[(size_t)((char *)p - c->start) / Q_ARENA_CELL]], p);

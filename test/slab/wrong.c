@@ -271,6 +271,13 @@ static void heap_foreign(void)
     quire_heap_free(heap, &heap);
 }
 
+static long far_off;
+
+static void heap_far(void)
+{
+    quire_heap_free(heap, mine + far_off);
+}
+
 static void heap_objects(void)
 {
     quire_heap_free(heap, two);
@@ -531,11 +538,28 @@ static void case_all(void)
     CHECK(unharmed() && heaps_unharmed());
 }
 
+/* One of these shares its descriptor with a live block: whatever length the linear map has. */
+static void case_far_addresses(void)
+{
+    static const struct wrong far = {"heap: far away", "quire_heap_free(0x",
+                                     "no block of any heap begins here", heap_far};
+
+    prepare();
+    prepare_heaps();
+    for (int bit = 33; bit < 47; bit++) {
+        far_off = 1l << bit;
+        run_one(&far);
+        far_off = -far_off;
+        run_one(&far);
+    }
+}
+
 static const struct conform_case cases[] = {
     {"every wrong use is named", case_all, 120},
+    {"addresses far away from heaps", case_far_addresses, 60},
 };
 
 int main(int argc, char **argv)
 {
-    return conform_run(cases, 1, argc, argv);
+    return conform_run(cases, COUNT_OF(cases), argc, argv);
 }
