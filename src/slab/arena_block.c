@@ -25,8 +25,13 @@ static bool charge(struct q_arena *a, size_t pages)
         return false;
     }
     a->pages += pages;
-    a->peak = q_max(a->peak, a->pages);
     return true;
+}
+
+/* What was charged is there. */
+static void note_peak(struct q_arena *a)
+{
+    a->peak = q_max(a->peak, a->pages);
 }
 
 static struct q_page *alloc_run(struct q_arena *a, size_t nr, unsigned order, bool zero)
@@ -56,6 +61,7 @@ struct q_page *q_arena_get_pages(struct q_arena *a, size_t nr, unsigned order, b
         a->failures++;
         return NULL;
     }
+    note_peak(a);
     page->private = kind;
     page->lru.next = info;
     q_page_set_owned(page);
@@ -134,6 +140,7 @@ static void *new_mapping(struct q_arena *a, size_t n, size_t align, bool zero)
         a->failures++;
         return NULL;
     }
+    note_peak(a);
     char *p = base + front;
     struct q_arena_block *b = (struct q_arena_block *)(p - q_page_size());
     if (zero && dirty > front)
@@ -146,6 +153,7 @@ static void *new_mapping(struct q_arena *a, size_t n, size_t align, bool zero)
 
 void *q_arena_alloc_block(struct q_arena *a, size_t n, size_t align, bool zero)
 {
+    n = q_max(n, 1); /* a block of its own, whatever its alignment */
     void *p = q_max(n, align) <= q_max_block_size() ? new_run(a, n, align, zero)
                                                     : new_mapping(a, n, align, zero);
 
@@ -229,6 +237,7 @@ static bool resize_run(struct q_arena *a, struct q_arena_block *b, size_t n)
             a->pages -= nr - have;
             return false;
         }
+        note_peak(a);
     } else if (nr < have) {
         q_shrink_run(b->page, nr);
         a->pages -= have - nr;
@@ -253,6 +262,7 @@ static bool resize_mapping(struct q_arena *a, struct q_arena_block *b, void **p,
         a->pages -= bytes > have ? (bytes - have) >> q_page_shift : 0;
         return false;
     }
+    note_peak(a);
     now->magic = MAGIC ^ (uintptr_t)now;
     now->base = (char *)now;
     now->bytes = bytes;

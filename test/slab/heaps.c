@@ -485,6 +485,34 @@ static void case_snapshot(unsigned flags)
     quire_heap_destroy(other);
 }
 
+/* What cannot be had leaves no trace; what has no size has a place of its own. */
+static void case_extremes(void)
+{
+    struct quire_heap *h = quire_heap_create(NULL);
+    char *small = quire_heap_alloc(h, 100), *p[40];
+    size_t n = 0;
+
+    REQUIRE(small != NULL);
+    struct quire_heap_stat before = stat_of(h);
+    CHECK(quire_heap_alloc(h, (size_t)1 << 60) == NULL);
+    CHECK(stat_of(h).peak == before.peak, "peak %zu", stat_of(h).peak);
+    for (size_t align = 16; align <= (size_t)16 << 20; align *= 2, n++) {
+        p[n] = quire_heap_aligned(h, align, 0);
+        REQUIRE(p[n] != NULL);
+        CHECK((uintptr_t)p[n] % align == 0 && quire_heap_usable_size(h, p[n]) > 0, "align %zu",
+              align);
+        CHECK(quire_heap_of(p[n]) == h, "align %zu", align);
+        *p[n] = (char)n;
+    }
+    for (size_t i = 0; i < n; i++) {
+        CHECK(*p[i] == (char)i);
+        quire_heap_free(h, p[i]);
+    }
+    quire_heap_free(h, small);
+    CHECK(stat_of(h).live == 0 && stat_of(h).live_bytes == 0);
+    quire_heap_destroy(h);
+}
+
 static void case_snapshot_by_protection(void)
 {
     case_snapshot(0);
@@ -525,6 +553,7 @@ static const struct conform_case cases[] = {
     {"threads share a heap", case_threads, 0},
     {"a heap is handed over", case_handed_over, 0},
     {"wrong arguments", case_wrong_arguments, 0},
+    {"sizes that are none, or too much", case_extremes, 0},
     {"fork copies", case_fork, 0},
     {"going back to a snapshot", case_rollback, 0},
     {"a snapshot of one heap", case_snapshot_by_protection, 0},
