@@ -35,18 +35,21 @@ Q_INLINE void q_hand_out(struct q_heap *heap, size_t cls, struct q_slab *s, stru
     heap->chain[cls] = list;
 }
 
-/* Hand out the whole freelist of an owned slab of class cls. */
-Q_INLINE void q_hand_out_freelist(struct q_heap *heap, size_t cls, struct q_slab *s)
+/*
+ * Hand out the whole freelist of an owned slab of class cls; `chain` is what
+ * of it goes there: all, or all but the first, which the caller keeps.
+ */
+Q_INLINE void q_hand_out_freelist(struct q_heap *heap, size_t cls, struct q_slab *s,
+                                  struct q_object *chain)
 {
-    struct q_object *list = s->freelist;
     uint32_t used = q_slab_used(s);
 
-    q_assert(q_chain_length(list) == s->carved - used);
+    q_assert(q_chain_length(s->freelist) == s->carved - used);
     s->freelist = NULL;
     /* In this order: a fork in between finds the objects lost, never on two lists. */
     atomic_signal_fence(memory_order_seq_cst);
     q_slab_next_epoch(s, &q_classes[cls], heap->tp);
-    q_hand_out(heap, cls, s, list, s->carved - used, used);
+    q_hand_out(heap, cls, s, chain, s->carved - used, used);
 }
 
 /*
@@ -68,9 +71,9 @@ Q_INLINE void *q_refill_quickly(struct q_heap *heap, size_t cls)
     if (q_likely(s != NULL && s->freelist != NULL && heap->chain[cls] == NULL) &&
         q_likely(s->carved == q_classes[cls].objs ||
                  s->carved - q_slab_used(s) >= q_classes[cls].hot)) {
+        /* Never on the chain: a signal handler would be given it, too. */
         o = s->freelist;
-        q_hand_out_freelist(heap, cls, s);
-        heap->chain[cls] = o->next;
+        q_hand_out_freelist(heap, cls, s, o->next);
         heap->ticks--;
     }
     atomic_signal_fence(memory_order_seq_cst);

@@ -75,7 +75,7 @@ static bool refill_from(struct q_heap *heap, struct q_slab *s)
     uint32_t used = q_slab_used(s), few = s->carved - used;
     bool hot = bin->patience >= Q_PATIENCE_KEEP && few < q_slab_class(s)->hot;
     if (s->freelist != NULL && !(hot && s->carved < q_slab_class(s)->objs)) {
-        q_hand_out_freelist(heap, s->cls, s);
+        q_hand_out_freelist(heap, s->cls, s, s->freelist);
         return true;
     }
     unsigned ahead = (unsigned)q_min(bin->slabs, Q_SLAB_SIZE >> q_page_shift);
@@ -106,10 +106,15 @@ static bool let_go(struct q_heap *heap, struct q_slab *s)
 
     if (q_remote_count(w) > 0)
         return false;
+    q_slab_disarm(s);
+    atomic_signal_fence(memory_order_seq_cst);
+    if (q_unlikely(s->freelist != NULL)) { /* a signal handler freed meanwhile */
+        q_slab_arm(s, heap->tp, heap->fast);
+        return false;
+    }
     s->used = s->carved;
     s->debt = 0;
     s->flags = 0;
-    q_slab_disarm(s);
     now = q_remote_make(s, w, NULL, 0, 0) & ~Q_REMOTE_WARNED;
     /* Release: the next owner sees what this one wrote. */
     if (atomic_compare_exchange_strong_explicit(&s->remote, &w, now, memory_order_release,
@@ -235,17 +240,18 @@ Q_INLINE void tick(struct q_heap *heap)
         do_tick(heap);
 }
 
-static void *pop(struct q_heap *heap, unsigned cls)
-{
-    struct q_object *o = heap->chain[cls];
-
-    heap->chain[cls] = o->next;
-    return o;
-}
-
 void *q_heap_take(struct q_heap *heap, unsigned cls)
 {
-    return heap->chain[cls] != NULL || refill(heap, cls) ? pop(heap, cls) : NULL;
+    do {
+        /* Taken in one instruction: a signal handler may pop from it, even the last. */
+        struct q_object *o = __atomic_exchange_n(&heap->chain[cls], NULL, __ATOMIC_RELAXED);
+
+        if (o != NULL) {
+            heap->chain[cls] = o->next;
+            return o;
+        }
+    } while (refill(heap, cls));
+    return NULL;
 }
 
 Q_NOINLINE void *q_slub_alloc_slowly(unsigned cls)
