@@ -3,6 +3,7 @@
  *
  *   quire: free(0x7f..40): inside a live object of size 48 at 0x7f..30 (offset 16)
  *   quire: free(0x7f..30): already free (object of size 48)
+ *   quire: free(0x7f..60): never handed out (memory for objects of size 48)
  *   quire: free(0x7f..ff): not on an object boundary (memory for objects of size 48, never handed out)
  *   quire: free(0x55..10): not quire's (stack, static data, or from another allocator)
  *   quire: quire_put_page(0x7f..e0, frame 12 at 0x7f..00): already free
@@ -24,10 +25,12 @@ static void describe_in_slab(struct q_buf *b, struct q_slab *s, const char *p)
     size_t size = q_slab_class(s)->size, off = (size_t)(p - q_slab_start(s));
     const char *object = p - off % size;
 
-    if (off / size >= s->carved)
+    if (off / size >= s->carved && (off % size != 0 || off / size >= q_slab_class(s)->objs))
         q_buf_printf(b,
                      "not on an object boundary (memory for objects of size %zu, never handed out)",
                      size);
+    else if (off / size >= s->carved)
+        q_buf_printf(b, "never handed out (memory for objects of size %zu)", size);
     else if (q_slub_is_free(s, object) && object == p)
         q_buf_printf(b, "already free (object of size %zu)", size);
     else if (q_slub_is_free(s, object))

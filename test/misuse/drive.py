@@ -18,6 +18,7 @@ KINDS = {
               r"\(offset (?P<offset>\d+)\)",
     "FREED": r"already free \((?:object of size (?P<freed>\d+)|its pages are back in the page "
              r"allocator|a large block)\)",
+    "NEVER": r"never handed out \(memory for objects of size (?P<never>\d+)\)",
     "BOUNDARY": r"not on an object boundary.*",
     "FOREIGN": r"not quire's.*",
     "SIZE": r".*\bsize\b.*\d.*",

@@ -172,6 +172,17 @@ static void *inside_aligned(size_t alignment, size_t size, size_t offset)
     return (char *)noted_object(live_aligned(alignment, size), size) + offset;
 }
 
+/* An object's place in a slab that nobody has had: `further` places behind a fresh one. */
+static void *never_handed_out(size_t size, size_t further)
+{
+    char *p = NULL;
+
+    for (int i = 0; i < 3; i++) {
+        p = live(size);
+    }
+    return p + further * malloc_usable_size(p);
+}
+
 static void *freed(size_t size)
 {
     void *p = live(size);
@@ -346,6 +357,19 @@ static void free_here_and_there(size_t size)
         exit(3);
     }
     free(p);
+    sem_post(&turn);
+    pthread_join(thread, NULL);
+}
+
+static void free_there_what_was_never_handed_out(size_t size)
+{
+    pthread_t thread;
+
+    sem_init(&turn, 0, 0);
+    if (pthread_create(&thread, NULL, noted_free_body, never_handed_out(size, 1)) != 0) {
+        fprintf(stderr, "misuse: no thread\n");
+        exit(3);
+    }
     sem_post(&turn);
     pthread_join(thread, NULL);
 }
