@@ -185,25 +185,91 @@ static bool on_remote_list(struct q_slab *s, const struct q_object *o)
     return false;
 }
 
+/* What may lead to o being free: its own link is one, as no live object's need be. */
+static bool may_be_link(const struct q_slab *s, const struct q_object *next)
+{
+    size_t off = (size_t)((const char *)next - q_slab_start(s));
+
+    return next == NULL || (off < Q_SLAB_SIZE && off % q_slab_class(s)->size == 0);
+}
+
+/* A list of another thread's: its head, and where it is. */
+static const struct q_object *head_of(struct q_object *const *list)
+{
+    /* Acquire: the epoch is read once more after it. */
+    return __atomic_load_n(list, __ATOMIC_ACQUIRE);
+}
+
+/*
+ * Is o on this list, of a thread that may change it under our eyes? What has
+ * been on some list stays free until an epoch begins, so it counts if both
+ * list and epoch are the same afterwards. Found twice, lest a processor that
+ * reorders the owner's stores show a link that is not one any more.
+ */
+static bool on_others_list(const struct q_slab *s, struct q_object *const *list,
+                           const struct q_object *o)
+{
+    for (int times = 0; times < 2; times++) {
+        uint16_t epoch = __atomic_load_n(&s->epoch, __ATOMIC_ACQUIRE);
+        const struct q_object *head = head_of(list);
+
+        if (!on_list(s, head, o))
+            return false;
+        /* Acquire: the links were read before. */
+        atomic_thread_fence(memory_order_acquire);
+        if (head_of(list) != head || __atomic_load_n(&s->epoch, __ATOMIC_ACQUIRE) != epoch)
+            return false;
+        if (times == 0)
+            q_arch_syscall6(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
+    }
+    return true;
+}
+
+/* In the batch of some thread; the slab is not that thread's. */
+static bool on_a_batch(const struct q_slab *s, const struct q_object *o)
+{
+    /* Acquire: who sees the number sees the heaps. */
+    uint32_t nr = atomic_load_explicit(&q_nr_heaps, memory_order_acquire);
+
+    for (uint32_t id = 1; id <= nr; id++) {
+        struct q_batch *b = &q_heaps[id]->batch[s->number % Q_NR_BATCHES];
+
+        if (__atomic_load_n(&b->slab, __ATOMIC_RELAXED) == s && on_others_list(s, &b->head, o))
+            return true;
+    }
+    return false;
+}
+
+/* The chain that was taken from s; NULL: none. */
+static struct q_object *const *chain_from(struct q_slab *s)
+{
+    uint16_t owner = q_remote_owner(atomic_load_explicit(&s->remote, memory_order_relaxed));
+
+    if (owner == 0 || (__atomic_load_n(&s->flags, __ATOMIC_RELAXED) & Q_SLAB_CURRENT) == 0)
+        return NULL;
+    return &q_heaps[owner]->chain[s->cls];
+}
+
+static uint32_t number_of(const struct q_slab *s, const void *p)
+{
+    return (uint32_t)((size_t)((const char *)p - q_slab_start(s)) / q_slab_class(s)->size);
+}
+
 bool q_slub_is_free(struct q_slab *s, const void *p)
 {
     const struct q_object *o = p;
-    const struct q_heap *heap = q_heap;
-    const struct q_batch *b = &heap->batch[s->number % Q_NR_BATCHES];
-    uint32_t k = (uint32_t)((size_t)((const char *)p - q_slab_start(s)) / q_slab_class(s)->size);
+    struct q_object *const *chain = chain_from(s);
+    uint32_t k = number_of(s, p);
 
     /* The key of this epoch, or of an earlier one while the object waits on a chain. */
-    if (o->key != q_slab_key(s, k) && (s->flags & Q_SLAB_CURRENT) == 0)
+    if (o->key != q_slab_key(s, k) && chain == NULL)
         return false;
-    if (o->key - q_slab_key(s, k) + s->epoch >= q_slab_class(s)->excess)
+    if (o->key - q_slab_key(s, k) + s->epoch >= q_slab_class(s)->excess || !may_be_link(s, o->next))
         return false;
-    if ((b->slab == s && on_list(s, b->head, o)) || on_remote_list(s, o))
-        return true;
     uint16_t owner = q_remote_owner(atomic_load_explicit(&s->remote, memory_order_relaxed));
-    if (owner == 0 || owner != heap->id)
-        return false;
-    return on_list(s, s->freelist, o) ||
-           ((s->flags & Q_SLAB_CURRENT) != 0 && on_list(s, heap->chain[s->cls], o));
+    return (owner != 0 && on_others_list(s, &s->freelist, o)) ||
+           (chain != NULL && on_others_list(s, chain, o)) || on_remote_list(s, o) ||
+           on_a_batch(s, o);
 }
 
 static enum q_free_result free_busy(struct q_heap *heap, struct q_slab *s, struct q_object *o,

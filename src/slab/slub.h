@@ -36,7 +36,7 @@ Q_INLINE void *q_slub_pop(unsigned cls)
 
 enum q_free_result {
     Q_FREED,
-    Q_FREE_INTERIOR, /* inside an object, or between the objects of a slab */
+    Q_FREE_INTERIOR, /* inside an object, or where none was carved yet */
     Q_FREE_TWICE,    /* already free */
     Q_FREE_NOT_OURS, /* no such slab */
 };
@@ -73,7 +73,7 @@ void q_batch_flush(struct q_heap *heap, struct q_batch *b);
 /* Send all batches, give empty slabs back: for trim. */
 void q_slub_trim(void);
 
-/* True where p is an object of s that is free as far as can be known without its owner. */
+/* True where p is an object of s that is free: exact for the owner, and for others as a rule. */
 bool q_slub_is_free(struct q_slab *s, const void *p);
 
 /* fork: before (patient: see q_lock_for_fork()), in the parent after, in the child after. */

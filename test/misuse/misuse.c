@@ -361,6 +361,41 @@ static void free_here_and_there(size_t size)
     pthread_join(thread, NULL);
 }
 
+/* Its slab stays: others of the size are alive, and one more is free. */
+static void free_here_and_there_among_others(size_t size)
+{
+    void *others[20];
+
+    for (size_t i = 0; i < 20; i++) {
+        others[i] = live(size);
+    }
+    free(others[5]);
+    free_here_and_there(size);
+}
+
+static void *free_and_wait_body(void *block)
+{
+    free(block);
+    sem_post(&turn);
+    pause();
+    return NULL;
+}
+
+/* The thread that freed it first is still there, and may be about to send it home. */
+static void free_there_and_here_meanwhile(size_t size)
+{
+    void *p = live(size), *neighbour = live(size);
+    pthread_t thread;
+
+    sem_init(&turn, 0, 0);
+    if (neighbour == NULL || pthread_create(&thread, NULL, free_and_wait_body, p) != 0) {
+        fprintf(stderr, "misuse: no thread\n");
+        exit(3);
+    }
+    sem_wait(&turn);
+    call_free(p);
+}
+
 static void free_there_what_was_never_handed_out(size_t size)
 {
     pthread_t thread;
