@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "malloc/malloc.h"
+#include "malloc/reserve.h"
 #include "quire/quire.h"
 
 static bool power_of_two(size_t n)
@@ -90,18 +91,30 @@ Q_PUBLIC size_t malloc_usable_size(void *p)
 /*
  * The size must be one that could have produced this object: not more than
  * it holds, and not so little that another class or fewer pages would have
- * been chosen. (realloc leaves an object where it is down to half its size.)
+ * been chosen. (realloc leaves an object where it is down to half its size,
+ * and as it was where there is no memory for a smaller one.)
  */
+static bool may_be_size(const void *p, size_t n, size_t have)
+{
+    if (n > have)
+        return false;
+    if (q_reserve_size(p) != 0 || __atomic_load_n(&q_shrink_failed, __ATOMIC_RELAXED))
+        return true;
+    return have <= Q_SMALL_MAX ? have <= 32 || n > have / 2 : q_align_up(n, q_page_size()) == have;
+}
+
 Q_PUBLIC void free_sized(void *p, size_t n)
 {
     if (p == NULL)
         return;
     size_t have = q_usable(p, "free_sized");
-    if (have == 0)
+    if (have == 0) {
+        /* A large block, whose length cannot be asked for: free() leaves it to others as well. */
+        if (q_interrupted())
+            q_free_slow(p, "free_sized");
         return;
-    bool fits =
-        have <= Q_SMALL_MAX ? have <= 32 || n > have / 2 : q_align_up(n, q_page_size()) == have;
-    if (n > have || !fits) {
+    }
+    if (!may_be_size(p, n, have)) {
         q_misuse_size("free_sized", p, n, have);
         return;
     }
@@ -113,8 +126,11 @@ Q_PUBLIC void free_aligned_sized(void *p, size_t align, size_t n)
     if (p == NULL)
         return;
     size_t have = q_usable(p, "free_aligned_sized");
-    if (have == 0)
+    if (have == 0) {
+        if (q_interrupted())
+            q_free_slow(p, "free_aligned_sized");
         return;
+    }
     if (n > have) {
         q_misuse_size("free_aligned_sized", p, n, have);
         return;

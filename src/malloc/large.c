@@ -17,6 +17,8 @@
 
 #define MAP_ON_GROWTH ((size_t)256 << 10)
 
+bool q_shrink_failed;
+
 void *q_enomem(void)
 {
     errno = ENOMEM;
@@ -256,6 +258,7 @@ void *q_realloc_slow(void *p, size_t n, const char *caller)
         if (n > have)
             return NULL;
         errno = saved;
+        __atomic_store_n(&q_shrink_failed, true, __ATOMIC_RELAXED);
         return p; /* shrinking never fails */
     }
     memcpy(now, p, q_min(have, n));

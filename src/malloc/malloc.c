@@ -197,7 +197,7 @@ Q_PUBLIC void *realloc(void *p, size_t n)
             void *now = malloc_fast(n);
 
             if (q_unlikely(now == NULL))
-                return n <= have ? p : NULL;
+                return q_realloc_slow(p, n, "realloc");
             memcpy(now, p, q_min(have, n));
             free(p);
             return now;

@@ -33,6 +33,9 @@ size_t q_usable(const void *p, const char *caller);
 /* realloc() for everything its fast path does not settle. */
 void *q_realloc_slow(void *p, size_t n, const char *caller);
 
+/* realloc() had no memory for a smaller block, so some block may be larger than it was asked to be. */
+extern bool q_shrink_failed __attribute__((visibility("hidden")));
+
 /* Set errno to ENOMEM and return NULL. */
 void *q_enomem(void);
 
