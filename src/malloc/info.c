@@ -42,6 +42,8 @@ Q_PUBLIC struct mallinfo2 mallinfo2(void)
     struct mallinfo2 mi = {0};
     struct q_stat st;
 
+    if (q_interrupted())
+        return mi; /* in a signal handler, and the locks may be ours */
     q_enter();
     q_stat_read(&st);
     q_leave();
@@ -105,6 +107,8 @@ Q_PUBLIC int mallopt(int param, int value)
 /* glibc's three lines, which scripts look for, and then the table. */
 Q_PUBLIC void malloc_stats(void)
 {
+    if (q_interrupted())
+        return;
     struct mallinfo2 mi = mallinfo2();
     char text[256];
     struct q_buf b = {.at = text, .size = sizeof(text)};
@@ -124,6 +128,8 @@ Q_PUBLIC int malloc_info(int options, FILE *out)
 
     if (options != 0)
         return EINVAL; /* itself, as glibc does */
+    if (q_interrupted())
+        return EAGAIN;
     q_enter();
     q_stat_read(&st);
     q_leave();

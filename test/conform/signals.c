@@ -8,6 +8,7 @@
  */
 #include "conform.h"
 
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -349,12 +350,34 @@ static void case_handlers_while_threads_end(void)
     CHECK(damaged == 0, "%d blocks were damaged or refused", damaged);
 }
 
+/* One that asks what there is; it gets an answer, or none, but does not wait. */
+static void asking_handler(int number)
+{
+    struct mallinfo2 info = mallinfo2();
+
+    (void)info;
+    handled++;
+}
+
+static void case_handlers_that_ask(void)
+{
+    timer_t timer;
+
+    require_quire();
+    install(SIGRTMIN + 1, asking_handler, SA_RESTART);
+    timer = start_timer(500000);
+    run_under_storm(1);
+    timer_delete(timer);
+    CHECK(damaged == 0, "%d blocks were damaged or refused", damaged);
+}
+
 static const struct conform_case cases[] = {
     {"a storm of handlers that allocate", case_storm, 30},
     {"storms on 4 threads", case_storms_on_threads, 60},
     {"handlers that interrupt each other", case_handlers_that_nest, 30},
     {"handlers on a stack of their own", case_handler_on_its_own_stack, 30},
     {"a thread's first allocation is in a handler", case_first_use_is_in_a_handler, 0},
+    {"handlers that ask for statistics", case_handlers_that_ask, 60},
     {"handlers while a process forks", case_handlers_while_forking, 60},
     {"handlers while threads end", case_handlers_while_threads_end, 60},
 };
