@@ -18,13 +18,13 @@ extern "C" {
 #define QUIRE_STAT_LAYOUT 1
 
 struct quire_stat_page {
-    char magic[8];        /* "quire" and zeroes */
-    uint32_t layout;      /* QUIRE_STAT_LAYOUT */
-    uint32_t size;        /* bytes of this structure */
-    char version[16];     /* "0.1.0" */
-    uint64_t pid;         /* process that set it up last (a forked child sets its own) */
-    uint64_t serving;     /* 1 once an allocation was served */
-    uint64_t slow_allocs; /* allocations that left the fast path */
+    char magic[8];     /* "quire" and zeroes */
+    uint32_t layout;   /* QUIRE_STAT_LAYOUT */
+    uint32_t size;     /* bytes of this structure */
+    char version[16];  /* "0.1.0" */
+    uint64_t pid;      /* process that set it up last (a forked child sets its own) */
+    uint64_t serving;  /* 1 once an allocation was served */
+    uint64_t reserved; /* 0 */
 };
 
 extern struct quire_stat_page quire_stat_page;
