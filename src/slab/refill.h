@@ -26,30 +26,33 @@ Q_INLINE void q_hand_out(struct q_heap *heap, size_t cls, struct q_slab *s, stru
 {
     struct q_bin *bin = &heap->bin[cls];
     uint32_t used = live + nr, countdown = used + 1;
+    int16_t debt = -1;
 
-    if (q_unlikely(bin->patience < Q_PATIENCE_KEEP))
-        countdown = (uint32_t)q_min(q_max(q_max(live, bin->patience), 1), used);
-    s->used = countdown;
-    s->debt = (int16_t)(used - countdown);
     bin->handed += nr;
+    if (q_unlikely(bin->patience < Q_PATIENCE_KEEP)) {
+        countdown = (uint32_t)q_min(q_max(q_max(live, bin->patience), 1), used);
+        debt = (int16_t)(used - countdown);
+    }
+    s->used = countdown;
+    s->debt = debt;
     heap->chain[cls] = list;
 }
 
 /*
- * Hand out the whole freelist of an owned slab of class cls; `chain` is what
- * of it goes there: all, or all but the first, which the caller keeps.
+ * Hand out the whole freelist of an owned slab of class cls, nr objects; `chain` is
+ * what of it goes there: all, or all but the first, which the caller keeps.
  */
 Q_INLINE void q_hand_out_freelist(struct q_heap *heap, size_t cls, struct q_slab *s,
-                                  struct q_object *chain)
+                                  struct q_object *chain, uint32_t nr)
 {
     uint32_t used = q_slab_used(s);
 
-    q_assert(q_chain_length(s->freelist) == s->carved - used);
+    q_assert(q_chain_length(s->freelist) == nr && s->carved - used == nr);
     s->freelist = NULL;
     /* In this order: a fork in between finds the objects lost, never on two lists. */
     atomic_signal_fence(memory_order_seq_cst);
     q_slab_next_epoch(s, &q_classes[cls], heap->tp);
-    q_hand_out(heap, cls, s, chain, s->carved - used, used);
+    q_hand_out(heap, cls, s, chain, nr, used);
 }
 
 /*
@@ -68,13 +71,15 @@ Q_INLINE void *q_refill_quickly(struct q_heap *heap, size_t cls)
     /* Compiler only: what a signal handler in this thread may see. */
     atomic_signal_fence(memory_order_seq_cst);
     struct q_slab *s = heap->bin[cls].current;
-    if (q_likely(s != NULL && s->freelist != NULL && heap->chain[cls] == NULL) &&
-        q_likely(s->carved == q_classes[cls].objs ||
-                 s->carved - q_slab_used(s) >= q_classes[cls].hot)) {
-        /* Never on the chain: a signal handler would be given it, too. */
-        o = s->freelist;
-        q_hand_out_freelist(heap, cls, s, o->next);
-        heap->ticks--;
+    if (q_likely(s != NULL && s->freelist != NULL && heap->chain[cls] == NULL)) {
+        uint32_t nr = s->carved - q_slab_used(s);
+
+        if (q_likely(s->carved == q_classes[cls].objs || nr >= q_classes[cls].hot)) {
+            /* Never on the chain: a signal handler would be given it, too. */
+            o = s->freelist;
+            q_hand_out_freelist(heap, cls, s, o->next, nr);
+            heap->ticks--;
+        }
     }
     atomic_signal_fence(memory_order_seq_cst);
     heap->busy = false;

@@ -75,7 +75,7 @@ static bool refill_from(struct q_heap *heap, struct q_slab *s)
     uint32_t used = q_slab_used(s), few = s->carved - used;
     bool hot = bin->patience >= Q_PATIENCE_KEEP && few < q_slab_class(s)->hot;
     if (s->freelist != NULL && !(hot && s->carved < q_slab_class(s)->objs)) {
-        q_hand_out_freelist(heap, s->cls, s, s->freelist);
+        q_hand_out_freelist(heap, s->cls, s, s->freelist, few);
         return true;
     }
     unsigned ahead = (unsigned)q_min(bin->slabs, Q_SLAB_SIZE >> q_page_shift);
