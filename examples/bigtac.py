@@ -19,7 +19,7 @@ def limited():
 
 
 def tac(data, *options, limit=None):
-    return subprocess.run([TAC, *options], input=data, capture_output=True, timeout=100,
+    return subprocess.run([TAC, *options], input=data, capture_output=True, timeout=300,
                           preexec_fn=limit, check=False)
 
 

@@ -8,7 +8,7 @@ import sys
 
 
 def run(text, conf):
-    return subprocess.run([sys.argv[1], "-s"], input=text, capture_output=True, timeout=60,
+    return subprocess.run([sys.argv[1], "-s"], input=text, capture_output=True, timeout=300,
                           env=dict(os.environ, QUIRE_CONF=conf), check=False)
 
 

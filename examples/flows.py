@@ -16,7 +16,7 @@ def text_of(packets):
 
 def run(packets, *options):
     return subprocess.run([FLOWS, *options], input=text_of(packets), capture_output=True, text=True,
-                          timeout=60, check=False)
+                          timeout=300, check=False)
 
 
 def run_watched(packets, *options):

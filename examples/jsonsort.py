@@ -11,7 +11,7 @@ JSONSORT = os.path.abspath(sys.argv[1])
 
 def run(lines, *options):
     return subprocess.run([JSONSORT, *options], input="\n".join(lines) + "\n", capture_output=True,
-                          text=True, timeout=60, check=False)
+                          text=True, timeout=300, check=False)
 
 
 def document(rng, depth=0):

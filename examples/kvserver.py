@@ -10,13 +10,13 @@ SERVER, KEYS = os.path.abspath(sys.argv[1]), 20000
 
 def run(commands, image):
     done = subprocess.run([SERVER, "serve", image], input="\n".join(commands) + "\nQUIT\n",
-                          capture_output=True, text=True, timeout=60, check=False)
+                          capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0 and not done.stderr, done
     return done.stdout.splitlines()
 
 
 def dump(image):
-    return subprocess.run([SERVER, "dump", image], capture_output=True, text=True, timeout=60,
+    return subprocess.run([SERVER, "dump", image], capture_output=True, text=True, timeout=300,
                           check=False)
 
 

@@ -10,7 +10,7 @@ import tempfile
 
 def ask(path, numbers, conf=""):
     return subprocess.run([sys.argv[1], "-s", path], input="\n".join(map(str, numbers)).encode(),
-                          env=dict(os.environ, QUIRE_CONF=conf), capture_output=True, timeout=60,
+                          env=dict(os.environ, QUIRE_CONF=conf), capture_output=True, timeout=300,
                           check=False)
 
 

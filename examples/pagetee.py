@@ -9,7 +9,7 @@ TEE = os.path.abspath(sys.argv[1])
 
 
 def tee(data, *files):
-    return subprocess.run([TEE, *files], input=data, capture_output=True, timeout=60, check=False)
+    return subprocess.run([TEE, *files], input=data, capture_output=True, timeout=300, check=False)
 
 
 def main():

@@ -21,7 +21,7 @@ def main():
             with open(source, "wb") as file:
                 file.write(data)
             done = subprocess.run([sys.argv[1], "-v", source, target], capture_output=True,
-                                  timeout=60, check=False)
+                                  timeout=300, check=False)
             if done.returncode == 77:
                 print("1..0 # SKIP", done.stderr.decode().strip())
                 return
@@ -36,7 +36,7 @@ def main():
             good = b"registered buffers: 8\n" in done.stderr
             print("ok 2" if good else f"not ok 2 {done.stderr}", "- eight registered buffers")
         done = subprocess.run([sys.argv[1], source, os.path.join(folder, "no", "where")],
-                              capture_output=True, timeout=60, check=False)
+                              capture_output=True, timeout=300, check=False)
         good = done.returncode == 1 and b"No such file" in done.stderr
         print("ok 3" if good else f"not ok 3 {done}", "- nowhere to copy to")
 

@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 
-done = subprocess.run([sys.argv[1], "3000"], capture_output=True, text=True, timeout=100, check=False)
+done = subprocess.run([sys.argv[1], "3000"], capture_output=True, text=True, timeout=300, check=False)
 print("1..2")
 if done.returncode == 77:
     print("ok 1 # SKIP there is no userfaultfd\nok 2 # SKIP")

@@ -21,7 +21,7 @@ def expect(text, word):
 
 def run(image, path, *words):
     done = subprocess.run([PROGRAM, image, path, *words], capture_output=True, text=True,
-                          timeout=60, check=False)
+                          timeout=300, check=False)
     assert done.returncode == 0, done
     return done.stdout.splitlines(), done.stderr
 

@@ -9,7 +9,7 @@ import sys
 
 def run(program, text, *options):
     return subprocess.run([program, *options], input=text.encode(), capture_output=True,
-                          timeout=60, check=False)
+                          timeout=300, check=False)
 
 
 def main():

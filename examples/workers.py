@@ -12,7 +12,7 @@ PROGRAM, WORDS, WORKERS = os.path.abspath(sys.argv[1]), 200000, 4
 def run(conf, path, commands):
     env = {**os.environ, "QUIRE_CONF": conf}
     done = subprocess.run([PROGRAM, path, str(WORKERS)], input="\n".join(commands) + "\n", env=env,
-                          capture_output=True, text=True, timeout=90, check=False)
+                          capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0 and not done.stderr, done
     return done.stdout.splitlines()
 

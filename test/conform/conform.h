@@ -24,7 +24,7 @@ extern "C" {
 struct conform_case {
     const char *name;
     void (*run)(void);
-    unsigned int seconds; /* time limit; 0 means the usual 60 */
+    unsigned int seconds; /* time limit on a fast, idle machine; 0 means the usual 60 */
 };
 
 /* Reports a failed check of the running case and lets the case go on. */
@@ -52,6 +52,9 @@ size_t conform_resident(void);
 
 /* Waits for a child; true if it exited with 0, else reports how it ended. */
 bool conform_child_ok(int pid, const char *what);
+
+/* The time limit of a child, as that of a case: SIGALRM, on a busy machine later. */
+void conform_alarm(unsigned int seconds);
 
 /* Hides a value from the compiler, so that it can draw no conclusions from it. */
 static inline size_t conform_opaque(size_t value)

@@ -127,7 +127,7 @@ static void live_in_child(uint64_t seed)
     pthread_t thread;
     pid_t pid;
 
-    alarm(30);
+    conform_alarm(30);
     use_heirlooms();
     allocate_some(seed, 500);
     REQUIRE(pthread_create(&thread, NULL, child_thread, NULL) == 0);
@@ -178,7 +178,7 @@ static void *forking_thread(void *seed)
         pid_t pid = fork();
 
         if (pid == 0) {
-            alarm(30);
+            conform_alarm(30);
             allocate_some((uintptr_t)seed, 200);
             conform_end();
         }
@@ -210,7 +210,7 @@ static void case_fork_without_handlers(void)
         pid_t pid = _Fork();
 
         if (pid == 0) {
-            alarm(30);
+            conform_alarm(30);
             use_heirlooms();
             allocate_some(i, 500);
             conform_end();
@@ -285,7 +285,7 @@ static void fork_in_handler(int number)
     pid_t pid = fork();
 
     if (pid == 0) {
-        alarm(30);
+        conform_alarm(30);
         allocate_some((uint64_t)forks_in_handler, 60);
         _exit(0);
     }
@@ -353,7 +353,7 @@ static void case_daemon(void)
         if (pid != 0) {
             _exit(pid < 0 ? 1 : 0);
         }
-        alarm(30);
+        conform_alarm(30);
         use_heirlooms();
         allocate_some(11, 1000);
         (void)!write(ends[1], "served", 6);

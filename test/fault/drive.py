@@ -91,12 +91,12 @@ class Runner:
                                    errors="replace", pass_fds=[write_end])
         os.close(write_end)
         try:
-            _, said = process.communicate(timeout=60)
+            _, said = process.communicate(timeout=300)
             status = process.returncode
         except subprocess.TimeoutExpired:
             process.kill()
             _, said = process.communicate()
-            status = "no end within 60 seconds"
+            status = "no end within 300 seconds"
         with os.fdopen(read_end) as pipe:
             report = pipe.read()
         counts = {int(n): int(c) for n, c in re.findall(r"^call (\d+) (\d+)$", report, re.M)}

@@ -35,9 +35,9 @@ def run(options, arguments, limit=None, size=0, conf=""):
 
     try:
         done = subprocess.run(arguments, env=env, stdin=subprocess.DEVNULL, capture_output=True,
-                              text=True, errors="replace", timeout=120, preexec_fn=set_limit)
+                              text=True, errors="replace", timeout=600, preexec_fn=set_limit)
     except subprocess.TimeoutExpired:
-        return "it did not end within 120 seconds"
+        return "it did not end within 600 seconds"
     if done.returncode == 0 and done.stdout.endswith("done\n"):
         return None
     ending = (signal.Signals(-done.returncode).name if done.returncode < 0

@@ -20,7 +20,7 @@
 
 #include "quire/snapshot.h"
 
-enum { PAGE = 4096, PAGES = 64, SECONDS = 50 };
+enum { PAGE = 4096, PAGES = 64, SECONDS = 250 };
 
 static char *block;
 static int number; /* all pages of the block have it */

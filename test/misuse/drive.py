@@ -32,7 +32,7 @@ def run(options, arguments, conf):
     if conf:
         env["QUIRE_CONF"] = conf
     return subprocess.run([options.program, *arguments], env=env, stdin=subprocess.DEVNULL,
-                          capture_output=True, text=True, errors="replace", timeout=60)
+                          capture_output=True, text=True, errors="replace", timeout=300)
 
 
 def faults_of_message(lines, function, kinds, said):
@@ -131,7 +131,7 @@ def report(number, name, check):
     try:
         faults = check()
     except subprocess.TimeoutExpired:
-        faults = ["it did not end within 60 seconds"]
+        faults = ["it did not end within 300 seconds"]
     for fault in faults:
         print("#   " + fault.replace("\n", "\n#   "))
     print(f"{'not ' if faults else ''}ok {number} - {name}", flush=True)

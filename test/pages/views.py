@@ -72,7 +72,7 @@ def odd_line(name, text):
 
 def sections(program, conf):
     env = dict(os.environ, QUIRE_CONF=conf)
-    out = subprocess.run([program], env=env, capture_output=True, text=True, timeout=60, check=True)
+    out = subprocess.run([program], env=env, capture_output=True, text=True, timeout=300, check=True)
     parts = re.split(r"^== (.*) (\w+)\n", out.stdout, flags=re.M)[1:]
     return {(parts[i], parts[i + 1]): parts[i + 2] for i in range(0, len(parts), 3)}
 
@@ -189,7 +189,7 @@ def main():
         print(f"{'not ok' if faults else 'ok'} {number} - views, options '{conf}'")
         for fault in faults[:10]:
             print(f"#   {fault}")
-    done = subprocess.run([program, "failures"], capture_output=True, text=True, timeout=60,
+    done = subprocess.run([program, "failures"], capture_output=True, text=True, timeout=300,
                           check=False)
     bad += done.returncode != 0
     print(f"{'not ok' if done.returncode else 'ok'} {number + 1} - failures have their errno")

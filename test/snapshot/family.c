@@ -104,7 +104,7 @@ pid_t child(void)
 
     if (pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-        alarm(120);
+        conform_alarm(120);
     }
     return pid;
 }

@@ -203,7 +203,7 @@ static void fork_beside_realloc(void)
     for (int i = 0; i < 40; i++) {
         pid_t pid = fork();
         if (pid == 0) {
-            alarm(5);
+            conform_alarm(5);
             quire_snapshot_release(take(0));
             conform_end();
         }

@@ -61,7 +61,7 @@ static void child(uint64_t salt, int depth)
     struct block *own[100];
     pthread_t t[2];
 
-    alarm(60);
+    alarm(300);
     for (size_t i = 0; i < INHERITED; i += 3)
         block_free(inherited[i]);
     for (size_t i = 0; i < 100; i++)
@@ -74,7 +74,7 @@ static void child(uint64_t salt, int depth)
     if (depth > 0) {
         pid_t pid = fork();
         if (pid == 0) {
-            alarm(30);
+            alarm(200);
             for (size_t i = 0; i < 100; i++)
                 block_free(own[i]);
             _exit(0);

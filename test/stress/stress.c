@@ -37,7 +37,7 @@ void stress_start(int argc, char **argv, unsigned seconds, unsigned threads)
     fflush(stdout);
     deadline = now_ns() + stress.seconds * 1000000000ull;
     /* Should anything hang, the signal ends the program and the test fails. */
-    alarm(stress.seconds * 10 + 60);
+    alarm(stress.seconds * 10 + 400);
 }
 
 bool stress_over(void)

@@ -133,23 +133,23 @@ static void random_blocks(enum core_kind kind, size_t most)
     core_check();
 }
 
-Test(arenas, random_flat, .timeout = 120)
+Test(arenas, random_flat, .timeout = 600)
 {
     random_blocks(CORE_FLAT, 4000);
 }
 
-Test(arenas, random_discontiguous, .timeout = 120)
+Test(arenas, random_discontiguous, .timeout = 600)
 {
     random_blocks(CORE_NUMA, 100000);
 }
 
-Test(arenas, random_sparse, .timeout = 120)
+Test(arenas, random_sparse, .timeout = 600)
 {
     random_blocks(CORE_SPARSE, 6 << 20);
 }
 
 /* Whatever address one asks about, the answer is of that address alone. */
-Test(arenas, any_address, .timeout = 120)
+Test(arenas, any_address, .timeout = 600)
 {
     struct q_arena_how how = {.single = true};
     struct q_arena_spot spot;

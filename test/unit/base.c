@@ -126,7 +126,7 @@ static void *count(void *arg)
     return NULL;
 }
 
-Test(lock, excludes_under_contention, .timeout = 60)
+Test(lock, excludes_under_contention, .timeout = 300)
 {
     pthread_t t[6];
 
@@ -156,7 +156,7 @@ static void *hold(void *arg)
     return NULL;
 }
 
-Test(lock, sleeper_is_woken, .timeout = 20)
+Test(lock, sleeper_is_woken, .timeout = 300)
 {
     _Atomic int held = 0;
     pthread_t t;
@@ -178,7 +178,7 @@ Test(lock, neighbours_are_told_apart)
 }
 
 /* A lock that this very thread holds: it stays so, through the fork and in the child. */
-Test(lock, fork_leaves_what_is_its_own, .timeout = 20)
+Test(lock, fork_leaves_what_is_its_own, .timeout = 300)
 {
     struct q_lock other = {0};
 
@@ -198,7 +198,7 @@ Test(lock, fork_leaves_what_is_its_own, .timeout = 20)
 }
 
 /* A fork in a handler that interrupted a fork of the same thread lets go of its own locks alone. */
-Test(lock, fork_inside_a_fork, .timeout = 20)
+Test(lock, fork_inside_a_fork, .timeout = 300)
 {
     struct q_lock first = {0}, second = {0};
 
@@ -232,7 +232,7 @@ static void *fork_while_holding(void *held)
 }
 
 /* Then the fork that is under way gives up, and its child learns that the lock's holder is gone. */
-Test(lock, fork_gives_up_on_a_lock_whose_holder_waits_for_it, .timeout = 20)
+Test(lock, fork_gives_up_on_a_lock_whose_holder_waits_for_it, .timeout = 300)
 {
     _Atomic int held = 0;
     pthread_t t;
@@ -261,7 +261,7 @@ static void reset_left_held(void)
 }
 
 /* A child that skipped every fork handler finds a lock held by nobody: it takes it all the same. */
-Test(lock, strange_child_does_not_hang, .timeout = 20)
+Test(lock, strange_child_does_not_hang, .timeout = 300)
 {
     int status;
 
@@ -270,7 +270,7 @@ Test(lock, strange_child_does_not_hang, .timeout = 20)
     long pid = q_arch_syscall6(SYS_clone, SIGCHLD, 0, 0, 0, 0, 0);
     must(pid >= 0);
     if (pid == 0) {
-        alarm(5);
+        alarm(60);
         q_lock(&left_held);
         q_unlock(&left_held);
         _exit(left_held.word == 0 ? 0 : 1);

@@ -151,17 +151,17 @@ static void all_sizes(enum core_kind kind)
     core_check();
 }
 
-Test(caches, random_flat, .timeout = 120)
+Test(caches, random_flat, .timeout = 600)
 {
     all_sizes(CORE_FLAT);
 }
 
-Test(caches, random_discontiguous, .timeout = 120)
+Test(caches, random_discontiguous, .timeout = 600)
 {
     all_sizes(CORE_NUMA);
 }
 
-Test(caches, random_sparse, .timeout = 120)
+Test(caches, random_sparse, .timeout = 600)
 {
     all_sizes(CORE_SPARSE);
 }
@@ -179,7 +179,7 @@ static void *vanish(void *node)
 }
 
 /* What the child of a fork makes of it: lists, bits and counters from the states. */
-Test(caches, salvaged_after_fork, .timeout = 120)
+Test(caches, salvaged_after_fork, .timeout = 600)
 {
     static void *p[3000];
     pthread_t t;
@@ -207,7 +207,7 @@ Test(caches, salvaged_after_fork, .timeout = 120)
 }
 
 /* For every stride: the multiplication knows each boundary, and nothing but boundaries. */
-Test(caches, boundaries, .timeout = 120)
+Test(caches, boundaries, .timeout = 600)
 {
     core_start_slabs(CORE_FLAT);
     for (size_t size = 1; size < 5000; size = size < 300 ? size + 1 : size + 97) {
@@ -228,7 +228,7 @@ Test(caches, boundaries, .timeout = 120)
 }
 
 /* Orders: little is wasted, and what fits a largest block is served. */
-Test(caches, orders, .timeout = 120)
+Test(caches, orders, .timeout = 600)
 {
     core_start_slabs(CORE_FLAT);
     for (size_t size = 1000; size <= q_max_block_size(); size += size / 7) {

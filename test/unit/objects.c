@@ -118,17 +118,17 @@ static void random_objects(enum core_kind kind, uint64_t salt)
     check_nothing_is_left();
 }
 
-Test(objects, random_flat, .timeout = 120)
+Test(objects, random_flat, .timeout = 600)
 {
     random_objects(CORE_FLAT, 80);
 }
 
-Test(objects, random_discontiguous, .timeout = 120)
+Test(objects, random_discontiguous, .timeout = 600)
 {
     random_objects(CORE_NUMA, 81);
 }
 
-Test(objects, random_sparse, .timeout = 120)
+Test(objects, random_sparse, .timeout = 600)
 {
     random_objects(CORE_SPARSE, 82);
 }
@@ -145,7 +145,7 @@ Test(objects, trim_gives_every_empty_slab_back)
 }
 
 /* Every class by itself: all objects of several slabs, distinct, freed in three orders. */
-Test(objects, every_class, .timeout = 120)
+Test(objects, every_class, .timeout = 600)
 {
     static unsigned char *p[3 * Q_SLAB_SIZE / 16];
 
@@ -243,7 +243,7 @@ static void in_thread(void *(*fn)(void *), struct pass *pass)
 }
 
 /* Allocated here, freed by others who end; and the other way round. */
-Test(objects, freed_by_other_threads, .timeout = 60)
+Test(objects, freed_by_other_threads, .timeout = 300)
 {
     static struct object live[MAX_OBJECTS];
     struct pass pass = {live, MAX_OBJECTS};
@@ -262,7 +262,7 @@ Test(objects, freed_by_other_threads, .timeout = 60)
 }
 
 /* Threads that come and go use the same few heaps, and what they leave is used by the next. */
-Test(objects, heaps_and_slabs_of_ended_threads_are_used_again, .timeout = 60)
+Test(objects, heaps_and_slabs_of_ended_threads_are_used_again, .timeout = 300)
 {
     static struct object live[2000];
     struct pass pass = {live, 2000};
@@ -345,7 +345,7 @@ static void *ring_worker(void *arg)
     return NULL;
 }
 
-Test(objects, handed_round_between_threads, .timeout = 120)
+Test(objects, handed_round_between_threads, .timeout = 600)
 {
     pthread_t t[RING];
 

@@ -162,29 +162,29 @@ static void random_runs(enum core_kind kind, uint64_t salt)
     free(held);
 }
 
-Test(pages, random_runs_flat, .timeout = 120)
+Test(pages, random_runs_flat, .timeout = 600)
 {
     random_runs(CORE_FLAT, 10);
 }
 
-Test(pages, random_runs_discontiguous, .timeout = 120)
+Test(pages, random_runs_discontiguous, .timeout = 600)
 {
     random_runs(CORE_NUMA, 11);
 }
 
-Test(pages, random_runs_sparse, .timeout = 120)
+Test(pages, random_runs_sparse, .timeout = 600)
 {
     random_runs(CORE_SPARSE, 12);
 }
 
-Test(pages, random_runs_without_huge_pages_and_decay, .timeout = 120)
+Test(pages, random_runs_without_huge_pages_and_decay, .timeout = 600)
 {
     q_opt.huge = Q_HUGE_OFF;
     q_opt.decay_ms = 1;
     random_runs(CORE_FLAT, 13);
 }
 
-Test(pages, random_runs_with_huge_pages, .timeout = 120)
+Test(pages, random_runs_with_huge_pages, .timeout = 600)
 {
     q_opt.huge = Q_HUGE_ON;
     random_runs(CORE_FLAT, 14);

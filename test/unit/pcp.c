@@ -101,7 +101,7 @@ Test(pcp, high_follows_demand)
 }
 
 /* What is said to be unwritten is zero, whatever was written before. */
-Test(pcp, unwritten_pages_are_zero, .timeout = 60)
+Test(pcp, unwritten_pages_are_zero, .timeout = 300)
 {
     struct rng r = rng_new(40);
     struct q_page *page[100] = {NULL};
@@ -161,7 +161,7 @@ static void *worker(void *arg)
     return NULL;
 }
 
-Test(pcp, threads, .timeout = 60)
+Test(pcp, threads, .timeout = 300)
 {
     pthread_t t[THREADS];
 

@@ -122,7 +122,7 @@ Test(reclaim, not_before_the_decay_time)
 }
 
 /* After the decay time, ticks bring every zone below its high watermark. */
-Test(reclaim, decays_to_the_high_watermark, .timeout = 30)
+Test(reclaim, decays_to_the_high_watermark, .timeout = 300)
 {
     q_opt.decay_ms = 40;
     fill();
@@ -146,7 +146,7 @@ Test(reclaim, decays_to_the_high_watermark, .timeout = 30)
 }
 
 /* The same driven by nothing but small allocations and frees. */
-Test(reclaim, ordinary_work_drives_it, .timeout = 30)
+Test(reclaim, ordinary_work_drives_it, .timeout = 300)
 {
     q_opt.decay_ms = 40;
     fill();
@@ -232,7 +232,7 @@ Test(reclaim, locked_memory_stays)
 }
 
 /* Zeroed pages after any history: fresh, freed, given back, grown, cut. */
-Test(reclaim, zero_means_zero_after_any_history, .timeout = 60)
+Test(reclaim, zero_means_zero_after_any_history, .timeout = 300)
 {
     struct rng r = rng_new(30);
     struct q_page *run[64] = {NULL};
@@ -290,7 +290,7 @@ static void *worker(void *arg)
     return NULL;
 }
 
-Test(reclaim, while_others_work, .timeout = 60)
+Test(reclaim, while_others_work, .timeout = 300)
 {
     pthread_t t[3];
 

@@ -110,7 +110,7 @@ static void child(void)
     struct rng r = {11};
     bool lost = any_lost();
 
-    alarm(30);
+    alarm(200);
     q_zone_fork_child();
     q_fork_end_child();
     for (int i = 0; i < 600; i++) {
@@ -214,12 +214,12 @@ Test(salvage, grown_in_part_sparse)
     must(normal->frontier == start && normal->frontier_end == end);
 }
 
-Test(salvage, flat, .timeout = 120)
+Test(salvage, flat, .timeout = 600)
 {
     forks(CORE_FLAT);
 }
 
-Test(salvage, sparse, .timeout = 120)
+Test(salvage, sparse, .timeout = 600)
 {
     forks(CORE_SPARSE);
 }

@@ -51,7 +51,7 @@ static void check_slab(const struct q_slab *s, struct rng *r)
     }
 }
 
-Test(slabs, test_accepts_objects_and_nothing_else, .timeout = 240)
+Test(slabs, test_accepts_objects_and_nothing_else, .timeout = 1200)
 {
     struct rng r = rng_new(70);
 
@@ -67,7 +67,7 @@ Test(slabs, test_accepts_objects_and_nothing_else, .timeout = 240)
     }
 }
 
-Test(slabs, nothing_is_accepted_while_disarmed, .timeout = 60)
+Test(slabs, nothing_is_accepted_while_disarmed, .timeout = 300)
 {
     int64_t key;
 
@@ -91,7 +91,7 @@ Test(slabs, nothing_is_accepted_while_disarmed, .timeout = 60)
 }
 
 /* Another thread's pointer, at least 256 KiB away: rejected all over the slab. */
-Test(slabs, strangers_are_rejected, .timeout = 120)
+Test(slabs, strangers_are_rejected, .timeout = 600)
 {
     struct rng r = rng_new(71);
     int64_t key;

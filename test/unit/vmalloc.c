@@ -53,7 +53,7 @@ static void check_stat(size_t blocks, size_t bytes)
 }
 
 /* Thousands at once, each found by its start alone, freed in another order. */
-Test(vmalloc, thousands_of_blocks, .timeout = 60)
+Test(vmalloc, thousands_of_blocks, .timeout = 300)
 {
     struct rng r = rng_new(60);
     size_t bytes = 0;
@@ -159,7 +159,7 @@ Test(vmalloc, impossible_sizes)
     check_stat(1, q_page_size());
 }
 
-Test(vmalloc, growing_and_shrinking_keeps_the_content, .timeout = 60)
+Test(vmalloc, growing_and_shrinking_keeps_the_content, .timeout = 300)
 {
     struct rng r = rng_new(61);
     void *p[8];
@@ -326,7 +326,7 @@ static void *worker(void *arg)
     return NULL;
 }
 
-Test(vmalloc, threads, .timeout = 60)
+Test(vmalloc, threads, .timeout = 300)
 {
     pthread_t t[4];
 

@@ -22,7 +22,7 @@ def quire(*args, **kwargs):
     env = {k: v for k, v in os.environ.items() if k not in ("LD_PRELOAD", "QUIRE_CONF")}
     env.update(kwargs.pop("env", {}))
     done = subprocess.run([QUIRE, *map(str, args)], env=env, stdin=subprocess.DEVNULL,
-                          capture_output=True, text=True, timeout=60, check=False, **kwargs)
+                          capture_output=True, text=True, timeout=300, check=False, **kwargs)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -36,7 +36,7 @@ def started(*command, **env):
         yield child
     finally:
         child.stdin.close()
-        child.wait(timeout=60)
+        child.wait(timeout=300)
         child.stdout.close()
 
 
