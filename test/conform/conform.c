@@ -193,6 +193,13 @@ static void report(size_t number, const char *name, int status)
     fflush(stdout);
 }
 
+unsigned int conform_times(unsigned int quick)
+{
+    const char *times = getenv("CONFORM_TIMES");
+
+    return quick * (times != NULL && atoi(times) > 0 ? (unsigned int)atoi(times) : 1);
+}
+
 void conform_alarm(unsigned int seconds)
 {
     alarm(seconds * patience);

@@ -56,6 +56,9 @@ bool conform_child_ok(int pid, const char *what);
 /* The time limit of a child, as that of a case: SIGALRM, on a busy machine later. */
 void conform_alarm(unsigned int seconds);
 
+/* So often in the quick form; CONFORM_TIMES in the environment says how many times as often. */
+unsigned int conform_times(unsigned int quick);
+
 /* Hides a value from the compiler, so that it can draw no conclusions from it. */
 static inline size_t conform_opaque(size_t value)
 {

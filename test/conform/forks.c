@@ -160,7 +160,7 @@ static void case_fork_beside_threads(void)
 {
     make_heirlooms();
     start_threads();
-    for (uint64_t i = 0; i < 40; i++) {
+    for (uint64_t i = 0; i < conform_times(15); i++) {
         pid_t pid = fork();
 
         if (pid == 0) {
@@ -174,7 +174,7 @@ static void case_fork_beside_threads(void)
 
 static void *forking_thread(void *seed)
 {
-    for (int i = 0; i < 10; i++) {
+    for (unsigned int i = 0; i < conform_times(4); i++) {
         pid_t pid = fork();
 
         if (pid == 0) {
@@ -277,7 +277,16 @@ static void case_exec_chain(void)
     CHECK(conform_child_ok(pid, "30 execs beside allocating threads"));
 }
 
-static _Atomic int forks_in_handler, handler_failure;
+static _Atomic int forks_in_handler, forks_wanted, handler_failure;
+
+/* Of the process's time, once: the handler sets it again. With a period shorter than what a fork
+   takes on some machine, the storm would be all there is. */
+static void fork_soon(void)
+{
+    struct itimerval soon = {{0, 0}, {0, 1500}};
+
+    setitimer(ITIMER_PROF, &soon, NULL);
+}
 
 static void fork_in_handler(int number)
 {
@@ -294,23 +303,23 @@ static void fork_in_handler(int number)
     if (pid < 0 || status != 0) {
         handler_failure = pid < 0 ? -1 : status;
     }
-    forks_in_handler++;
+    if (++forks_in_handler < forks_wanted) {
+        fork_soon();
+    }
     errno = saved;
 }
 
-static void fork_storm(void)
+static void fork_storm(int forks)
 {
     struct sigaction action = {.sa_handler = fork_in_handler};
-    /* Spaced by what one fork costs: with a shorter period the storm is all there is. */
-    struct itimerval soon = {{0, 5000}, {0, 5000}}, never = {{0, 0}, {0, 0}};
     uint64_t seed = 1;
 
+    forks_wanted = forks;
     REQUIRE(sigaction(SIGPROF, &action, NULL) == 0);
-    REQUIRE(setitimer(ITIMER_PROF, &soon, NULL) == 0);
-    while (forks_in_handler < 60) {
+    fork_soon();
+    while (forks_in_handler < forks) {
         allocate_some(seed++, 100);
     }
-    REQUIRE(setitimer(ITIMER_PROF, &never, NULL) == 0);
     CHECK(handler_failure == 0, "a child forked in a handler ended with %#x", handler_failure);
 }
 
@@ -320,7 +329,7 @@ static void case_fork_in_a_handler(void)
         conform_skip("no promise of other allocators");
     }
     /* The handler interrupts malloc itself, and the child allocates. */
-    fork_storm();
+    fork_storm(60);
 }
 
 static void case_fork_in_a_handler_beside_threads(void)
@@ -329,7 +338,7 @@ static void case_fork_in_a_handler_beside_threads(void)
         conform_skip("no promise of other allocators");
     }
     start_threads();
-    fork_storm();
+    fork_storm((int)conform_times(15));
     join_threads();
 }
 
