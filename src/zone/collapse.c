@@ -73,15 +73,19 @@ static bool worth_it(int fd, uintptr_t at)
     return good >= nr - nr / 16;
 }
 
-/* False: the kernel will not, now. */
+/*
+ * False: the kernel will not, now. EINVAL is its answer to advice that it
+ * does not know, and for a piece that cannot be huge; of nothing at all only
+ * the first of the two.
+ */
 static bool collapse(uintptr_t at)
 {
     if (walk.asks)
         return true;
     long ret = q_madvise((void *)at, Q_PAGEBLOCK_SIZE, MADV_COLLAPSE);
-    walk.asks = ret == -EINVAL;
+    walk.asks = ret == -EINVAL && q_madvise((void *)at, 0, MADV_COLLAPSE) != 0;
     walk.done += ret == 0;
-    return ret == 0 || walk.asks || ret == -EAGAIN || ret == -EBUSY;
+    return ret == 0 || ret == -EINVAL || ret == -EAGAIN || ret == -EBUSY;
 }
 
 /* A pageblock of a zone joins those that are huge; the kernel hears of it once. */
