@@ -24,7 +24,7 @@ def run_watched(packets, *options):
     half = len(packets) // 2
     with subprocess.Popen([FLOWS, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True) as flows:
-        guard = threading.Timer(60, flows.kill)
+        guard = threading.Timer(300, flows.kill)
         guard.start()
         out = []
         reader = threading.Thread(target=lambda: out.append(flows.stdout.read()))

@@ -278,8 +278,8 @@ static void holder_goes_at_exec(void)
         dup2(pipes[1], 1);
         unsetenv("LD_PRELOAD");
         execl("/bin/sh", "sh", "-c",
-              "for i in 1 2 3 4 5 6 7 8 9 10; do read -r held </proc/$$/task/$$/children || :;"
-              " for p in $held; do if grep -q quire-holder /proc/$p/comm && grep -q VmRSS"
+              "i=0; while [ $i -lt 500 ]; do i=$((i + 1)); read -r held </proc/$$/task/$$/children"
+              " || :; for p in $held; do if grep -q quire-holder /proc/$p/comm && grep -q VmRSS"
               " /proc/$p/status; then sleep 0.2; continue 2; fi; done; echo gone; exit; done;"
               " echo there",
               (char *)NULL);
