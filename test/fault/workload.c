@@ -39,10 +39,18 @@ static void fail(const char *what, size_t size)
     _exit(1);
 }
 
-/* The first and last bytes, and one in every page, carry the block's mark. */
+/*
+ * The first and last bytes, one in every page of the first 512 KiB, and one in every 16 pages behind
+ * that, carry the block's mark.
+ */
+static size_t step(size_t i, size_t size)
+{
+    return i < 64 && size - i > 128 ? 1 : i < 512u << 10 ? 4096 : 65536;
+}
+
 static void mark(struct block *b)
 {
-    for (size_t i = 0; i < b->size; i += i < 64 && b->size - i > 128 ? 1 : 4096) {
+    for (size_t i = 0; i < b->size; i += step(i, b->size)) {
         b->address[i] = (unsigned char)(b->seed + i);
     }
     b->address[b->size - 1] = b->seed;
@@ -50,7 +58,7 @@ static void mark(struct block *b)
 
 static void check(const struct block *b, size_t size)
 {
-    for (size_t i = 0; i < size; i += i < 64 && b->size - i > 128 ? 1 : 4096) {
+    for (size_t i = 0; i < size; i += step(i, b->size)) {
         if (b->address[i] != (unsigned char)(b->seed + i) && i != b->size - 1) {
             fail("a block was overwritten", b->size);
         }
