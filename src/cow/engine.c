@@ -314,6 +314,8 @@ int q_cow_start(const char **why)
 
 void q_cow_mark_lost(int error)
 {
+    /* Whatever stood in the way: to who reads, a page could not be kept. */
+    error = error == ENOBUFS ? ENOBUFS : EIO;
     for (struct quire_snapshot *s = q_cow.live; s != NULL; s = s->older) {
         int none = 0;
 

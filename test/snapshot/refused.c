@@ -106,7 +106,10 @@ static void little_address_space(void)
             CHECK(s != NULL || errno == ENOMEM || errno == EAGAIN, "errno %d", errno);
             memset(p, 2, 8u << 20);
             if (s != NULL)
-                CHECK(quire_snapshot_read(s, p + 12345, &c, 1) == 1 ? c == 1 : errno == ENOBUFS);
+                CHECK(quire_snapshot_read(s, p + 12345, &c, 1) == 1
+                          ? c == 1
+                          : errno == ENOBUFS || errno == EIO,
+                      "errno %d", errno);
             if (s != NULL)
                 CHECK(quire_snapshot_release(s) == 0);
             free(malloc(1000));
@@ -120,6 +123,39 @@ static void little_address_space(void)
         taken += WIFEXITED(status) && WEXITSTATUS(status) == 2;
     }
     CHECK(taken > 0, "never was there enough");
+}
+
+static size_t address_space(void)
+{
+    FILE *f = fopen("/proc/self/statm", "r");
+    size_t pages = 0;
+
+    REQUIRE(f != NULL && fscanf(f, "%zu", &pages) == 1);
+    fclose(f);
+    return pages * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+/* And none from the cut on: the pages cannot be kept, the next snapshot is as ever. */
+static void no_address_space_after_the_cut(void)
+{
+    size_t size = 8u << 20;
+    char c, *p = malloc(size);
+    struct rlimit before, as;
+
+    memset(p, 1, size);
+    quire_snapshot_t *s = take_protected();
+    REQUIRE(getrlimit(RLIMIT_AS, &before) == 0);
+    as = (struct rlimit){address_space(), before.rlim_max};
+    REQUIRE(setrlimit(RLIMIT_AS, &as) == 0);
+    memset(p, 2, size);
+    CHECK(quire_snapshot_read(s, p + 12345, &c, 1) == 1 ? c == 1 : errno == EIO, "errno %d", errno);
+    REQUIRE(setrlimit(RLIMIT_AS, &before) == 0);
+    CHECK(quire_snapshot_release(s) == 0);
+    s = take(0);
+    memset(p, 3, size);
+    CHECK(quire_snapshot_read(s, p + 12345, &c, 1) == 1 && c == 2, "errno %d", errno);
+    quire_snapshot_release(s);
+    free(p);
 }
 
 /* A page of a block is another mapping now, which cannot be opened with its neighbours. */
@@ -232,16 +268,6 @@ static void released_in_a_bare_child(void)
     quire_snapshot_release(s);
 }
 
-static size_t address_space(void)
-{
-    FILE *f = fopen("/proc/self/statm", "r");
-    size_t pages = 0;
-
-    REQUIRE(f != NULL && fscanf(f, "%zu", &pages) == 1);
-    fclose(f);
-    return pages * (size_t)sysconf(_SC_PAGESIZE);
-}
-
 static void budgets(void)
 {
     char *p = malloc(1u << 20), c;
@@ -294,6 +320,7 @@ static void holder_goes_at_exec(void)
 static const struct conform_case cases[] = {
     {"no descriptors left", no_descriptors, 30},
     {"little address space", little_address_space, 60},
+    {"no address space after the cut", no_address_space_after_the_cut, 30},
     {"userfaultfd refused", userfaultfd_refused, 30},
     {"process_vm_readv refused", careful_copies_refused, 30},
     {"processes refused", processes_refused, 30},
