@@ -57,8 +57,9 @@ Q_INLINE void q_hand_out_freelist(struct q_heap *heap, size_t cls, struct q_slab
 
 /*
  * The common refill: the current slab has been freed into, and there is no
- * point in carving more of it. What others freed into it can wait. Returns
- * an object, or NULL where this is not such a case.
+ * point in carving more of it: it is carved whole, or what is free makes a
+ * chain that is long enough for a class this busy. What others freed into it
+ * can wait. Returns an object, or NULL where this is not such a case.
  */
 Q_INLINE void *q_refill_quickly(struct q_heap *heap, size_t cls)
 {
@@ -74,7 +75,8 @@ Q_INLINE void *q_refill_quickly(struct q_heap *heap, size_t cls)
     if (q_likely(s != NULL && s->freelist != NULL && heap->chain[cls] == NULL)) {
         uint32_t nr = s->carved - q_slab_used(s);
 
-        if (q_likely(s->carved == q_classes[cls].objs || nr >= q_classes[cls].hot)) {
+        if (q_likely(s->carved == q_classes[cls].objs || nr >= q_classes[cls].hot ||
+                     heap->bin[cls].patience < Q_PATIENCE_KEEP)) {
             /* Never on the chain: a signal handler would be given it, too. */
             o = s->freelist;
             q_hand_out_freelist(heap, cls, s, o->next, nr);
