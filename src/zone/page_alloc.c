@@ -31,12 +31,18 @@ _Atomic size_t q_pages_outside;
 bool q_charge(size_t pages)
 {
     /* Relaxed: a counter that publishes nothing; the sum alone must be exact. */
-    size_t now = atomic_fetch_add_explicit(&q_pages_in_use, pages, memory_order_relaxed) + pages;
-
-    if (q_unlikely(q_opt.limit != 0) && now > q_opt.limit >> q_page_shift) {
-        q_uncharge(pages);
-        return false;
+    if (q_likely(q_opt.limit == 0)) {
+        atomic_fetch_add_explicit(&q_pages_in_use, pages, memory_order_relaxed);
+        return true;
     }
+    size_t limit = q_opt.limit >> q_page_shift;
+    size_t now = atomic_load_explicit(&q_pages_in_use, memory_order_relaxed);
+    /* Never above it, not for a moment: another's small request must not fail for this one. */
+    do {
+        if (pages > limit || now > limit - pages)
+            return false;
+    } while (!atomic_compare_exchange_weak_explicit(&q_pages_in_use, &now, now + pages,
+                                                    memory_order_relaxed, memory_order_relaxed));
     return true;
 }
 

@@ -1,4 +1,6 @@
 /* pages.c - page runs at random, in each memory model, against a model that knows every page. */
+#include <pthread.h>
+
 #include "core.h"
 
 #define MAX_RUNS 1500
@@ -202,6 +204,35 @@ Test(pages, impossible_requests)
     must(page != NULL);
     must(!q_grow_run(page, ((size_t)1 << Q_MAX_ORDER) + 1));
     must_eq(q_pages_in_use, 5);
+}
+
+static _Atomic bool enough;
+
+static void *ask_for_too_much(void *arg)
+{
+    while (!enough)
+        must(!q_charge(q_opt.limit >> q_page_shift));
+    return arg;
+}
+
+/* What fails at the limit takes nothing from others, not for a moment. */
+Test(pages, small_requests_beside_hopeless_ones)
+{
+    pthread_t thread;
+
+    q_opt.limit = (size_t)32 << 20;
+    core_start(CORE_FLAT);
+    must(q_charge(1));
+    must(pthread_create(&thread, NULL, ask_for_too_much, NULL) == 0);
+    for (int i = 0; i < 3000000; i++) {
+        must(q_charge(1));
+        q_uncharge(1);
+    }
+    enough = true;
+    pthread_join(thread, NULL);
+    must(!q_charge(SIZE_MAX) && !q_charge(q_opt.limit >> q_page_shift));
+    must(q_charge((q_opt.limit >> q_page_shift) - 1));
+    must(!q_charge(1));
 }
 
 /* The limit holds to the page, over runs and own mappings together. */
