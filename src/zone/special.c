@@ -159,6 +159,12 @@ static void publish(uint32_t section, const struct q_section *s)
     atomic_store_explicit(&nr_sections, section + 1, memory_order_release);
 }
 
+/* Whether the hash has room for a section of the kind; files' have no address, and need none. */
+static bool fits_hash(enum q_special kind)
+{
+    return kind == Q_SPECIAL_HIGHMEM || kind == Q_SPECIAL_SECRET || hashed < HASH_MAX;
+}
+
 /* One more section for the zone, whose lock is held. */
 static int add_section(enum q_special kind)
 {
@@ -169,7 +175,7 @@ static int add_section(enum q_special kind)
 
     q_lock(&section_lock);
     uint32_t section = atomic_load_explicit(&nr_sections, memory_order_relaxed);
-    if (section < NR_SECTIONS && hashed < HASH_MAX && make_chunk(chunk_of(section))) {
+    if (section < NR_SECTIONS && fits_hash(kind) && make_chunk(chunk_of(section))) {
         unsigned k = chunk_of(section);
 
         s.pages = chunk[k].pages + (section - chunk_first(k)) * SECTION_PAGES;

@@ -238,6 +238,25 @@ Test(special, the_limit_counts)
     must_eq(q_pages_in_use, 4);
 }
 
+/* However many sections with addresses there are: files' need no place in the table of those. */
+Test(special, files_when_addresses_are_many, .timeout = 60)
+{
+    size_t nr = 0;
+    int error = 0;
+
+    core_start(CORE_FLAT);
+    if (!may_lock())
+        cr_skip_test("RLIMIT_MEMLOCK is below 32 MiB");
+    /* One locked page of each. */
+    while (nr < 5000 && q_special_alloc(Q_SPECIAL_DMA, Q_MAX_ORDER, 1, false, &error) != NULL)
+        nr++;
+    if (nr != 4096)
+        cr_skip_test("%zu sections, errno %d", nr, error);
+    must_eq(error, ENOMEM);
+    must(q_special_alloc(Q_SPECIAL_HIGHMEM, 0, 1, true, &error) != NULL);
+    must(q_special_alloc(Q_SPECIAL_DMA32, 0, 1, true, &error) == NULL);
+}
+
 /* A handler that may not wait puts runs aside; the next call of anybody frees them. */
 Test(special, freed_later)
 {
