@@ -354,7 +354,7 @@ void q_special_split(struct q_page *head)
     q_unlock(&zone->lock);
 }
 
-/* Clean the free blocks of one order. Those that stay as they are go to the end of their list. */
+/* Clean the free blocks of one order. Those that cannot be cleaned stay where they are. */
 static size_t clean_blocks(struct q_special_zone *zone, unsigned order)
 {
     struct q_list *head = &zone->buddy.area[order].free_list[q_list_index(Q_UNMOVABLE, false)];
