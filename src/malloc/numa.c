@@ -171,14 +171,10 @@ Q_PUBLIC int quire_mempolicy_get(enum quire_mempolicy *mode, unsigned long *node
 /* Blocks whose pages move have to be brought home one day. */
 static void mark_moved(const char *at, size_t len)
 {
-    for (size_t off = 0; off < len; off += q_page_size()) {
+    for (size_t off = 0, nr; off < len; off += nr << q_page_shift) {
         struct q_page *page = q_virt_to_page(at + off);
-        struct q_slab *s = page != NULL ? q_slab_of(at + off) : NULL;
 
-        if (s != NULL)
-            q_slab_page(s)->flags |= Q_PAGE_MOVED;
-        else if (page != NULL && (page = q_page_run(page)) != NULL)
-            page->flags |= Q_PAGE_MOVED;
+        nr = page != NULL ? q_page_set_moved(page) : 1;
     }
 }
 

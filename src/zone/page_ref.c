@@ -17,6 +17,8 @@ struct q_page *q_page_at(const void *p)
 }
 
 /*
+ * The head of the run that holds page, if it stands as counted ones do; NULL where there is none.
+ *
  * Struct pages of a largest block begin at a multiple of what they take
  * together, in the memory map as in the special zones, so aligning the
  * pointer is aligning the frame number.
@@ -25,7 +27,7 @@ struct q_page *q_page_at(const void *p)
  * run, whose words nobody changes meanwhile. For any other page the words may
  * be changing: the answer may be stale, and leads to a complaint at most.
  */
-struct q_page *q_page_run(struct q_page *page)
+static struct q_page *aligned_run(struct q_page *page)
 {
     for (unsigned order = 0; order <= Q_MAX_ORDER; order++) {
         size_t block = sizeof(*page) << order;
@@ -42,9 +44,28 @@ struct q_page *q_page_run(struct q_page *page)
     return NULL;
 }
 
+/* malloc's runs stand anywhere in a largest block (page_alloc.c): the head is the next below. */
+size_t q_page_set_moved(struct q_page *page)
+{
+    size_t before = q_page_to_pfn(page) & (((size_t)1 << Q_MAX_ORDER) - 1);
+    struct q_page *head = page;
+
+    while (__atomic_load_n(&head->type, __ATOMIC_RELAXED) == Q_PAGE_NONE && before-- > 0)
+        head--;
+    /* Relaxed: as above. */
+    unsigned type = __atomic_load_n(&head->type, __ATOMIC_RELAXED);
+    size_t nr = __atomic_load_n(&head->nr, __ATOMIC_RELAXED), at = (size_t)(page - head);
+
+    if ((type != Q_PAGE_SLAB && type != Q_PAGE_RUN) || at >= nr)
+        return 1;
+    /* Relaxed: whoever frees it, or unpins it, comes after its owner's call. */
+    __atomic_fetch_or(&head->flags, Q_PAGE_MOVED, __ATOMIC_RELAXED);
+    return nr - at;
+}
+
 struct q_page *q_page_head(struct q_page *page)
 {
-    struct q_page *head = q_page_run(page);
+    struct q_page *head = aligned_run(page);
 
     return head != NULL && q_page_is_counted(head) && q_page_count(head) > 0 ? head : NULL;
 }

@@ -82,8 +82,12 @@ Q_INLINE bool q_page_is_counted(const struct q_page *page)
 /* The struct page that p points to; NULL where p is no pointer into the memory map. */
 struct q_page *q_page_at(const void *p);
 
-/* The head of the run that holds page, counted or malloc's; NULL where there is none. */
-struct q_page *q_page_run(struct q_page *page);
+/*
+ * Pages of the slab or run that holds page, of any kind and at any place, lie
+ * on another node from now on. Returns how many there are from page to its
+ * end; 1 where nothing that is given out holds it.
+ */
+size_t q_page_set_moved(struct q_page *page);
 
 /* The head of the live counted run that holds page; NULL where there is none. */
 struct q_page *q_page_head(struct q_page *page);

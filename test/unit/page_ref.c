@@ -46,6 +46,39 @@ Test(page_ref, heads_sparse)
     check_heads(CORE_SPARSE);
 }
 
+/* malloc's runs stand anywhere, and grow where they are; each is marked by any of its pages. */
+Test(page_ref, moved_by_any_page)
+{
+    struct rng r = rng_new(5);
+    struct q_page *page[300];
+
+    core_start(CORE_FLAT);
+    for (unsigned i = 0; i < 300; i++)
+        must((page[i] = q_alloc_run(Q_GFP_MOVABLE, 1)) != NULL);
+    for (unsigned i = 0; i < 300; i++) {
+        q_free_run(page[i]);
+        page[i] = q_alloc_run(Q_GFP_MOVABLE | Q_GFP_ANYWHERE, 1 + rng_below(&r, 40));
+        must(page[i] != NULL);
+        q_grow_run(page[i], page[i]->nr + 1 + rng_below(&r, 5));
+    }
+    for (unsigned i = 0; i < 300; i++) {
+        for (size_t at = page[i]->nr; at-- > 0;) {
+            must_eq(page[i]->flags, 0);
+            must_eq(q_page_set_moved(page[i] + at), page[i]->nr - at);
+            must_eq(page[i]->flags, Q_PAGE_MOVED);
+            page[i]->flags = 0;
+        }
+    }
+    for (unsigned i = 0; i < 300; i++) {
+        struct q_page *tail = page[i] + page[i]->nr / 2;
+
+        q_free_run(page[i]);
+        must_eq(q_page_set_moved(tail), 1);
+        must_eq(page[i]->flags | tail->flags, 0);
+    }
+    core_check();
+}
+
 Test(page_ref, counts)
 {
     core_start(CORE_FLAT);

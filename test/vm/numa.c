@@ -582,6 +582,28 @@ static void migrate(void)
     CHECK(quire_migrate(p, 0, b) == -1 && errno == EINVAL);
 }
 
+/* Blocks that grew where they are begin anywhere: the last page alone is moved, and comes home. */
+static void migrate_tails(void)
+{
+    char *p[16];
+    int a, b;
+
+    need_two(&a, &b);
+    run_on(a);
+    for (size_t i = 0; i < COUNT_OF(p); i++) {
+        p[i] = malloc((9 + i) * page_size);
+        p[i] = realloc(p[i], (20 + i) * page_size);
+        memset(p[i], 1, (20 + i) * page_size);
+    }
+    for (size_t i = 0; i < COUNT_OF(p); i++) {
+        char *last = p[i] + (19 + i) * page_size;
+
+        CHECK(quire_migrate(last, 1, b) == 1 && pages_elsewhere(last, 1, b) == 0);
+        free(p[i]);
+        CHECK(pages_elsewhere(last, 1, a) == 0, "%zu pages", 20 + i);
+    }
+}
+
 static void heaps_of_a_node(void)
 {
     static const size_t of[] = {100, 20000, 300000, 20 * MIB};
@@ -731,6 +753,7 @@ static const struct conform_case cases[] = {
     {"policies", policies, 120},
     {"weighted_interleave", weighted_interleave, 120},
     {"migrate", migrate, 120},
+    {"migrate_tails", migrate_tails, 120},
     {"heaps_of_a_node", heaps_of_a_node, 120},
     {"numastat", numastat, 120},
     {"numactl_is_respected", numactl_is_respected, 120},
