@@ -71,7 +71,8 @@ void quire_movable_free(quire_movable_t *h);
 size_t quire_movable_size(const quire_movable_t *h);
 
 /*
- * Move runs together, in every zone. Returns how many bytes of free memory now
+ * Move runs together, in every zone, but for those that quire_migrate() moved
+ * to another node. Returns how many bytes of free memory now
  * lie in pageblocks (2 MiB) that are wholly free and were not before. Takes as
  * long as copying does; other threads go on, and wait for one run at most.
  */

@@ -58,6 +58,17 @@ static size_t length(const struct q_page *page)
     }
 }
 
+/*
+ * Whether a run may move. One that was moved to another node stays: where it went would be of the
+ * zone's node, and what it left behind would not be.
+ */
+static bool may_move(const struct q_page *page)
+{
+    /* Relaxed: set by who has it pinned, and asked again after it was grabbed. */
+    return q_page_is_movable(page) &&
+           (__atomic_load_n(&page->flags, __ATOMIC_RELAXED) & Q_PAGE_MOVED) == 0;
+}
+
 /* The movable runs of a pageblock, in list[]; 0 where something else is in use there. */
 static unsigned movable_runs(size_t pfn, struct q_page *list[LIST_MAX])
 {
@@ -67,7 +78,7 @@ static unsigned movable_runs(size_t pfn, struct q_page *list[LIST_MAX])
     while (pfn < end) {
         struct q_page *page = q_pfn_to_page(pfn);
 
-        if (page->type == Q_PAGE_RUN && q_page_is_movable(page) && n < LIST_MAX)
+        if (page->type == Q_PAGE_RUN && may_move(page) && n < LIST_MAX)
             list[n++] = page;
         else if (!q_page_is_free(page))
             return 0;
@@ -129,7 +140,7 @@ static bool move(struct scan *s, struct q_page *page, size_t limit)
     if (h == NULL)
         return true;
     size_t nr = h->nr;
-    if (q_movable_open(h, page, true)) {
+    if (may_move(page) && q_movable_open(h, page, true)) {
         q_lock(&s->zone->lock);
         to = find_target(s, q_ceil_log2(nr), limit);
         if (to != NULL)

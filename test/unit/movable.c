@@ -8,6 +8,7 @@
 
 #include "core.h"
 #include "zone/compact.h"
+#include "zone/page_ref.h"
 
 #define MAX 800
 
@@ -215,6 +216,38 @@ Test(movable, compaction_leaves_others_alone)
         must(core_stamped(q_page_address(page[i]), page[i]->nr, i));
         look(i, &rng);
     }
+}
+
+/* A run that was moved to another node stays, and its pageblock is not emptied around it. */
+Test(movable, compaction_leaves_moved_runs)
+{
+    static struct q_movable *h[4096];
+    size_t pages = q_max((size_t)4096 >> (q_page_shift - 12), 1024);
+
+    core_start(CORE_FLAT);
+    core_grow_up();
+    for (size_t i = 0; i < pages; i++)
+        must((h[i] = q_movable_alloc(1, 0)) != NULL);
+    for (size_t i = 0; i < pages; i++)
+        if (i % 4 != 0)
+            must(q_movable_free(h[i]) == Q_PIN_OK);
+    struct q_page *stays = h[pages - 4]->page, *other = h[pages - 8]->page;
+    for (size_t i = 0; i < pages; i += 4)
+        stays = h[i]->page > stays ? h[i]->page : stays;
+    for (size_t i = 0; i < pages; i += 4)
+        other = h[i]->page > other && h[i]->page != stays ? h[i]->page : other;
+    must(q_pageblock_of(q_page_to_pfn(stays)) == q_pageblock_of(q_page_to_pfn(other)));
+    q_page_set_moved(stays);
+    must(q_compact().moved > 0);
+    must(q_movable_grab(stays) != NULL);
+    q_movable_ungrab();
+    must(q_movable_grab(other) != NULL);
+    q_movable_ungrab();
+    must_eq(stays->flags, Q_PAGE_MOVED);
+    for (size_t i = 0; i < pages; i += 4)
+        must(q_movable_free(h[i]) == Q_PIN_OK);
+    must_eq(stays->flags, 0);
+    core_check();
 }
 
 /* At the limit what may be dropped is, and nothing else. */
