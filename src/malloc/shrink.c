@@ -26,18 +26,25 @@ struct quire_shrinker {
 };
 
 static struct quire_shrinker shrinkers[QUIRE_NR_SHRINKERS];
-static _Atomic uint32_t nr_registered;
 
-/* This thread is in a callback: what fails there fails. */
+/* This thread is asking: what fails in a callback fails. */
 static __thread bool inside __attribute__((tls_model("initial-exec")));
+
+/* The one whose callback it is in, about to enter or just leaving. */
+static __thread struct quire_shrinker *current __attribute__((tls_model("initial-exec")));
 
 static bool enter(struct quire_shrinker *s)
 {
     uint32_t old = atomic_load_explicit(&s->state, memory_order_relaxed);
 
+    current = s;
+    /* Compiler only: what a signal handler that forks may see. */
+    atomic_signal_fence(memory_order_seq_cst);
     do {
-        if ((old & LIVE) == 0)
+        if ((old & LIVE) == 0) {
+            current = NULL;
             return false;
+        }
         /* Acquire: the callbacks, stored before LIVE was set. */
     } while (!atomic_compare_exchange_weak_explicit(&s->state, &old, old + 1, memory_order_acquire,
                                                     memory_order_relaxed));
@@ -49,6 +56,8 @@ static void leave(struct quire_shrinker *s)
     /* Release: what the callback did comes before the unregistering that waits, with its 1. */
     if (atomic_fetch_sub_explicit(&s->state, 1, memory_order_release) == 2)
         q_futex(&s->state, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, INT_MAX);
+    atomic_signal_fence(memory_order_seq_cst);
+    current = NULL;
 }
 
 /* What each has, 0 where there is none; all of it in *total. */
@@ -76,8 +85,7 @@ size_t q_shrink(size_t bytes, size_t least, bool *busy)
     int saved = errno;
 
     *busy = false;
-    /* Relaxed: one that is just coming is asked next time. */
-    if (inside || atomic_load_explicit(&nr_registered, memory_order_relaxed) == 0)
+    if (inside)
         return 0;
     inside = true;
     count_all(have, &total, busy);
@@ -143,7 +151,6 @@ Q_PUBLIC quire_shrinker_t *quire_shrinker_register(const char *name, size_t (*co
         s->arg = arg;
         /* Release: the fields before LIVE. */
         atomic_store_explicit(&s->state, LIVE, memory_order_release);
-        atomic_fetch_add_explicit(&nr_registered, 1, memory_order_relaxed);
         return s;
     }
     errno = ENOSPC;
@@ -169,7 +176,6 @@ Q_PUBLIC int quire_shrinker_unregister(quire_shrinker_t *s)
         /* LIVE becomes a 1 of this thread's, lest another be given the place meanwhile. */
     } while (!atomic_compare_exchange_weak_explicit(&s->state, &old, (old & ~LIVE) + 1,
                                                     memory_order_relaxed, memory_order_relaxed));
-    atomic_fetch_sub_explicit(&nr_registered, 1, memory_order_relaxed);
     /* Acquire: pairs with leave(). */
     while ((old = atomic_load_explicit(&s->state, memory_order_acquire)) > 1)
         q_futex(&s->state, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, old);
@@ -195,6 +201,11 @@ Q_PUBLIC size_t quire_shrink(size_t bytes)
 void q_shrink_fork_child(void)
 {
     /* Relaxed: there is no other thread. One that forked in a callback still has to leave it. */
-    for (unsigned i = 0; i < QUIRE_NR_SHRINKERS && !inside; i++)
-        atomic_fetch_and_explicit(&shrinkers[i].state, LIVE, memory_order_relaxed);
+    for (unsigned i = 0; i < QUIRE_NR_SHRINKERS; i++) {
+        struct quire_shrinker *s = &shrinkers[i];
+        uint32_t old = atomic_load_explicit(&s->state, memory_order_relaxed);
+        uint32_t mine = s == current && (old & ~LIVE) != 0;
+
+        atomic_store_explicit(&s->state, (old & LIVE) | mine, memory_order_relaxed);
+    }
 }

@@ -29,7 +29,7 @@ bool q_memory_is_short(size_t bytes, unsigned *tries);
  */
 size_t q_shrink(size_t bytes, size_t least, bool *busy);
 
-/* In a forked child, where no other thread is in a callback. */
+/* In a forked child, where no other thread is in a callback: theirs are no longer counted. */
 void q_shrink_fork_child(void);
 
 /* kswapd.c: start the thread, if the options say so. */

@@ -240,6 +240,50 @@ static void case_place_taken(void)
     }
 }
 
+/* Two threads are in the callback when one of them forks: the child has only that one. */
+static _Atomic bool waits, may_go;
+static __thread bool forks;
+static quire_shrinker_t *both;
+static int forked;
+
+static size_t scan_and_fork(void *arg, size_t bytes)
+{
+    if (forks) {
+        forked = fork();
+    } else {
+        waits = true;
+        while (!may_go)
+            usleep(1000);
+    }
+    return 0;
+}
+
+static void *shrink_and_wait(void *arg)
+{
+    quire_shrink(PIECE);
+    return arg;
+}
+
+static void case_fork(void)
+{
+    pthread_t t;
+
+    both = quire_shrinker_register("both", count_some, scan_and_fork, NULL);
+    REQUIRE(both != NULL && pthread_create(&t, NULL, shrink_and_wait, NULL) == 0);
+    while (!waits)
+        usleep(100);
+    forks = true;
+    quire_shrink(PIECE);
+    if (forked == 0) {
+        alarm(20); /* for what it would wait for is not there */
+        _exit(quire_shrinker_unregister(both) == 0 && quire_shrink(PIECE) == 0 ? 0 : 1);
+    }
+    CHECK(forked > 0 && conform_child_ok(forked, "the child"));
+    may_go = true;
+    pthread_join(t, NULL);
+    CHECK(quire_shrinker_unregister(both) == 0);
+}
+
 static void case_interface(void)
 {
     quire_shrinker_t *s[QUIRE_NR_SHRINKERS];
@@ -385,6 +429,7 @@ static void case_group(void)
 static const struct conform_case cases[] = {
     {"the interface", case_interface, 0},
     {"a place that is taken again at once", case_place_taken, 60},
+    {"a fork in a callback", case_fork, 60},
     {"before ENOMEM", case_limit, 120},
     {"in the background", case_background, 120},
     {"control groups", case_group, 180},
