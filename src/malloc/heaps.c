@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "malloc/enter.h"
+#include "malloc/shrink.h"
 #include "numa/topology.h"
 #include "quire/heap.h"
 #include "zone/special.h"
@@ -104,15 +105,19 @@ Q_PUBLIC struct quire_heap *quire_heap_create(const struct quire_heap_attr *attr
 {
     struct q_arena_how how = {0};
     struct q_arena *a = NULL;
+    unsigned tries = 0;
+    int error;
 
-    if (!begin())
-        return NULL;
-    int error = read_attr(attr, &how);
-    if (error == 0) {
-        a = q_arena_create(&how);
-        error = a == NULL ? ENOMEM : 0;
-    }
-    q_call_end();
+    do {
+        if (!begin())
+            return NULL;
+        error = read_attr(attr, &how);
+        if (error == 0) {
+            a = q_arena_create(&how);
+            error = a == NULL ? ENOMEM : 0;
+        }
+        q_call_end();
+    } while (error == ENOMEM && q_memory_is_short(sizeof(*a), &tries));
     if (error != 0)
         fail(error);
     return (struct quire_heap *)a;
@@ -152,6 +157,43 @@ Q_PUBLIC void quire_heap_own(struct quire_heap *heap)
 
 /* --- blocks ---------------------------------------------------------------------------------- */
 
+/* Whether the allocation that has just failed may do better with more memory; a is locked. */
+static bool starved(struct q_arena *a)
+{
+    bool is = a->starved;
+
+    a->starved = false;
+    return is;
+}
+
+/* How much memory n bytes want: a chunk, or a block of their own. */
+static size_t wants(size_t n, size_t align)
+{
+    return q_max(n, align) <= Q_SMALL_MAX ? Q_SLAB_SIZE : n;
+}
+
+/*
+ * It failed, and a is still locked: again, as often as the program gives something up for it. Who
+ * called is not passed on, which would cost the fast path: only a callback can make a heap invalid
+ * or another's meanwhile.
+ */
+static Q_COLD void *alloc_again(struct q_arena *a, size_t n, size_t align, bool zero)
+{
+    bool more = starved(a);
+    unsigned tries = 0;
+    void *p = NULL;
+
+    end_with(a);
+    while (p == NULL && more && q_memory_is_short(wants(n, align), &tries)) {
+        if (!begin_with("quire_heap_alloc", a, NULL))
+            return NULL;
+        p = q_arena_alloc(a, n, align, zero);
+        more = p == NULL && starved(a);
+        end_with(a);
+    }
+    return p != NULL ? p : q_enomem();
+}
+
 static void *alloc(const char *caller, struct q_arena *a, size_t n, size_t align, bool zero)
 {
     if (q_unlikely(n > Q_REQUEST_MAX || align > Q_REQUEST_MAX))
@@ -159,8 +201,10 @@ static void *alloc(const char *caller, struct q_arena *a, size_t n, size_t align
     if (!begin_with(caller, a, NULL))
         return NULL;
     void *p = q_arena_alloc(a, n, align, zero);
+    if (q_unlikely(p == NULL))
+        return alloc_again(a, n, align, zero);
     end_with(a);
-    return q_likely(p != NULL) ? p : q_enomem();
+    return p;
 }
 
 Q_PUBLIC void *quire_heap_alloc(struct quire_heap *heap, size_t size)
@@ -229,17 +273,13 @@ Q_PUBLIC void quire_heap_free(struct quire_heap *heap, void *block)
     errno = saved;
 }
 
-Q_PUBLIC void *quire_heap_realloc(struct quire_heap *heap, void *block, size_t size)
+/* One try; NULL with errno set, or for a size of 0. *more: it may do better with more memory. */
+static void *resize(const char *caller, struct q_arena *a, void *block, size_t size, bool *more)
 {
-    static const char caller[] = "quire_heap_realloc";
-    struct q_arena *a = inner(heap);
     struct q_arena_spot spot;
     void *now = block;
 
-    if (block == NULL)
-        return alloc(caller, a, size, 16, false);
-    if (size > Q_REQUEST_MAX)
-        return q_enomem();
+    *more = false;
     if (!begin_with_block(caller, a, block, &spot))
         return NULL;
     if (size == 0) {
@@ -250,12 +290,33 @@ Q_PUBLIC void *quire_heap_realloc(struct quire_heap *heap, void *block, size_t s
         if (now != NULL) {
             memcpy(now, block, q_min(size, spot.bytes));
             q_arena_free(a, block, &spot);
-        } else if (size <= spot.bytes) {
-            now = block; /* shrinking never fails */
+        } else {
+            *more = starved(a) && size > spot.bytes;
+            now = size <= spot.bytes ? block : q_enomem(); /* shrinking never fails */
         }
     }
     end_with(a);
-    return now != NULL || size == 0 ? now : q_enomem();
+    return now;
+}
+
+Q_PUBLIC void *quire_heap_realloc(struct quire_heap *heap, void *block, size_t size)
+{
+    static const char caller[] = "quire_heap_realloc";
+    unsigned tries = 0;
+    bool more;
+    void *now;
+
+    if (block == NULL)
+        return alloc(caller, inner(heap), size, 16, false);
+    if (size > Q_REQUEST_MAX)
+        return q_enomem();
+    int saved = errno;
+    do
+        now = resize(caller, inner(heap), block, size, &more);
+    while (more && q_memory_is_short(wants(size, 16), &tries));
+    if (now != NULL)
+        errno = saved;
+    return now;
 }
 
 Q_PUBLIC size_t quire_heap_usable_size(struct quire_heap *heap, const void *block)

@@ -13,6 +13,7 @@
 
 #include "malloc/malloc.h"
 #include "malloc/reserve.h"
+#include "malloc/shrink.h"
 #include "numa/mempolicy.h"
 #include "stat/stat.h"
 #include "zone/page_ref.h"
@@ -52,6 +53,25 @@ static int leave(int error)
     return error == 0 ? 0 : fail(error);
 }
 
+/* An object from the node's own heap. The allocator was entered, and is left. */
+static void *object_on(unsigned nid, size_t bytes)
+{
+    unsigned tries = 0;
+    int saved = errno;
+    void *p = q_node_alloc(nid, q_class_of(bytes));
+
+    leave(p != NULL ? 0 : ENOMEM);
+    while (p == NULL && q_memory_is_short(bytes, &tries)) {
+        if (!enter())
+            return NULL;
+        p = q_node_alloc(nid, q_class_of(bytes));
+        leave(p != NULL ? 0 : ENOMEM);
+    }
+    if (p != NULL)
+        errno = saved;
+    return p;
+}
+
 Q_PUBLIC void *quire_node_alloc(size_t bytes, int node)
 {
     void *p;
@@ -69,11 +89,8 @@ Q_PUBLIC void *quire_node_alloc(size_t bytes, int node)
     }
     bool anything_will_do =
         node == QUIRE_NODE_LOCAL ? q_policy_mode() == Q_MPOL_LOCAL : q_topology.nr_nodes == 1;
-    if (bytes <= Q_SMALL_MAX && !anything_will_do) {
-        p = q_node_alloc(nid, q_class_of(bytes));
-        leave(p != NULL ? 0 : ENOMEM);
-        return p;
-    }
+    if (bytes <= Q_SMALL_MAX && !anything_will_do)
+        return object_on(nid, bytes);
     struct q_mempolicy old = q_mempolicy_swap(q_mempolicy_of_nid(nid));
     leave(0);
     p = q_alloc(bytes, 16, false);

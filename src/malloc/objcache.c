@@ -6,6 +6,7 @@
 
 #include "malloc/enter.h"
 #include "malloc/heaps.h"
+#include "malloc/shrink.h"
 #include "quire/slab.h"
 
 _Static_assert(QUIRE_CACHE_HWALIGN == Q_CACHE_HWALIGN && QUIRE_CACHE_POISON == Q_CACHE_POISON &&
@@ -47,11 +48,15 @@ Q_PUBLIC struct quire_cache *quire_cache_create(const char *name, size_t size, s
                                                 unsigned flags, void (*ctor)(void *object))
 {
     struct q_cache *c = NULL;
+    unsigned tries = 0;
+    int error;
 
-    if (!begin())
-        return NULL;
-    int error = q_cache_create(name, size, align, flags, ctor, &c);
-    q_call_end();
+    do {
+        if (!begin())
+            return NULL;
+        error = q_cache_create(name, size, align, flags, ctor, &c);
+        q_call_end();
+    } while (error == ENOMEM && q_memory_is_short(sizeof(*c), &tries));
     if (error != 0)
         fail(error);
     return (struct quire_cache *)c;
@@ -60,11 +65,16 @@ Q_PUBLIC struct quire_cache *quire_cache_create(const char *name, size_t size, s
 static Q_NOINLINE void *alloc_slow(struct q_cache *c, const char *caller)
 {
     struct q_cache_fault fault;
+    unsigned tries = 0;
+    void *p;
 
-    if (!begin_with(caller, c))
-        return NULL;
-    void *p = q_cache_alloc_slow(c, &fault);
-    q_call_end();
+    do {
+        if (!begin_with(caller, c))
+            return NULL;
+        p = q_cache_alloc_slow(c, &fault);
+        q_call_end();
+    } while (q_unlikely(fault.result == Q_CACHE_NO_MEMORY) &&
+             q_memory_is_short(q_page_size() << c->order, &tries));
     if (q_unlikely(fault.result == Q_CACHE_NO_MEMORY))
         return q_enomem();
     if (q_unlikely(fault.result != Q_CACHE_OK))

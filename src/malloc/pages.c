@@ -234,22 +234,25 @@ Q_PUBLIC size_t quire_alloc_pages_bulk(quire_gfp_t gfp, size_t nr, struct quire_
 {
     size_t empty = count_empty(nr, pages), left = 0, i = 0;
     struct q_page *page = NULL;
+    unsigned tries = 0;
     int error;
 
     if (flags_fit(gfp) && empty == 0)
         return nr;
-    if (!begin(gfp, 1))
-        return nr - empty;
-    while (empty > 0 && (page = alloc_singles(gfp, empty, &left, &error)) != NULL) {
-        empty -= left;
-        for (; left > 0; i++) {
-            if (pages[i] != NULL)
-                continue;
-            pages[i] = q_page_out(page++);
-            left--;
+    do {
+        if (!begin(gfp, 1))
+            return nr - empty;
+        while (empty > 0 && (page = alloc_singles(gfp, empty, &left, &error)) != NULL) {
+            empty -= left;
+            for (; left > 0; i++) {
+                if (pages[i] != NULL)
+                    continue;
+                pages[i] = q_page_out(page++);
+                left--;
+            }
         }
-    }
-    q_call_end();
+        q_call_end();
+    } while (empty > 0 && error == ENOMEM && q_memory_is_short(empty << q_page_shift, &tries));
     if (empty > 0)
         errno = error;
     return nr - empty;

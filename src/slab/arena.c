@@ -71,8 +71,10 @@ static struct q_chunk *new_chunk(struct q_arena *a)
     struct q_chunk *c = q_inner_alloc(sizeof(*c));
     unsigned order = q_slab_order();
 
-    if (c == NULL)
+    if (c == NULL) {
+        a->starved = true;
         return NULL;
+    }
     c->page = q_arena_get_pages(a, (size_t)1 << order, order, false, Q_OWNER_ARENA, c);
     if (c->page == NULL) {
         q_inner_free(c);

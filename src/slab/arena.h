@@ -79,6 +79,7 @@ struct q_arena {
     bool single;     /* one owner, no lock */
     bool lost;       /* a fork copied it in the middle of a change: nothing more is done with it */
     uint8_t special; /* 1 + enum q_special; 0: the linear map */
+    bool starved;    /* what failed since this was false did so for want of memory */
     uint32_t gfp;
     uint64_t magic;
     uintptr_t owner; /* thread pointer */
@@ -134,7 +135,7 @@ Q_INLINE void q_arena_leave(struct q_arena *a)
         q_unlock(&a->lock);
 }
 
-/* The rest: between these two. NULL: no memory, or the limit. */
+/* The rest: between these two. NULL: no memory (`starved` is true then), or the limit. */
 void *q_arena_alloc(struct q_arena *a, size_t n, size_t align, bool zero);
 
 /*

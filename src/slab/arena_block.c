@@ -7,6 +7,7 @@
  *
  * free() finds no mapping that begins at p, so it refuses the block.
  */
+#include <errno.h>
 #include <string.h>
 
 #include "base/msg.h"
@@ -38,15 +39,18 @@ static struct q_page *alloc_run(struct q_arena *a, size_t nr, unsigned order, bo
 {
     q_gfp_t gfp = a->gfp | (zero ? Q_GFP_ZERO : 0);
     struct q_page *page;
-    int error;
+    int error = ENOMEM;
 
-    if (a->special != 0)
-        return q_special_alloc((enum q_special)(a->special - 1), order, nr, zero, &error);
-    if (a->policy.mode == Q_MPOL_DEFAULT)
-        return q_alloc_run_aligned(gfp, nr, order);
-    struct q_mempolicy old = q_mempolicy_swap(a->policy);
-    page = q_alloc_run_aligned(gfp, nr, order);
-    a->policy = q_mempolicy_swap(old);
+    if (a->special != 0) {
+        page = q_special_alloc((enum q_special)(a->special - 1), order, nr, zero, &error);
+    } else if (a->policy.mode == Q_MPOL_DEFAULT) {
+        page = q_alloc_run_aligned(gfp, nr, order);
+    } else {
+        struct q_mempolicy old = q_mempolicy_swap(a->policy);
+        page = q_alloc_run_aligned(gfp, nr, order);
+        a->policy = q_mempolicy_swap(old);
+    }
+    a->starved |= page == NULL && error == ENOMEM;
     return page;
 }
 
@@ -104,8 +108,10 @@ static void *new_run(struct q_arena *a, size_t n, size_t align, bool zero)
 
     /* The special zones give blocks at multiples of their own length. */
     order = (unsigned)q_max(order, a->special != 0 ? q_ceil_log2(nr) : 0);
-    if (b == NULL)
+    if (b == NULL) {
+        a->starved = true;
         return NULL;
+    }
     b->page = q_arena_get_pages(a, nr, order, zero, Q_OWNER_ARENA_LARGE, b);
     if (b->page == NULL) {
         q_inner_free(b);
@@ -138,6 +144,7 @@ static void *new_mapping(struct q_arena *a, size_t n, size_t align, bool zero)
     if (base == NULL) {
         a->pages -= bytes >> q_page_shift;
         a->failures++;
+        a->starved = true;
         return NULL;
     }
     note_peak(a);

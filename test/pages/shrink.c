@@ -12,10 +12,13 @@
 #include <unistd.h>
 
 #include "../conform/conform.h"
+#include "quire/heap.h"
 #include "quire/highmem.h"
 #include "quire/movable.h"
+#include "quire/numa.h"
 #include "quire/page.h"
 #include "quire/quire.h"
+#include "quire/slab.h"
 
 #define PIECE ((size_t)64 << 10)
 #define NR 1024
@@ -87,6 +90,74 @@ static void run_with(const char *options, const char *name)
     CHECK(conform_child_ok(pid, options));
 }
 
+static void caches_and_heaps(void)
+{
+    enum { BIG = 100000, NR_BIG = 100, NR_SMALL = 4000, EACH = 3000 };
+    static void *object[NR_SMALL];
+    struct quire_cache *c = quire_cache_create("objects", EACH, 0, 0, NULL);
+    struct quire_heap *h = quire_heap_create(NULL);
+    char *p;
+
+    fill_cache(400);
+    unsigned before = cache.scans;
+    for (int i = 0; i < NR_SMALL; i++)
+        REQUIRE((object[i] = quire_cache_alloc(c)) != NULL, "%d of %d objects", i, NR_SMALL);
+    CHECK(cache.scans > before && errno == 77);
+    quire_cache_free_bulk(c, NR_SMALL, object);
+    CHECK(quire_cache_destroy(c) == 0);
+    fill_cache(400);
+    before = cache.scans;
+    for (int i = 0; i < NR_SMALL; i++)
+        REQUIRE(quire_heap_alloc(h, EACH) != NULL, "%d of %d in a heap", i, NR_SMALL);
+    CHECK(cache.scans > before && errno == 77);
+    quire_heap_reset(h);
+    fill_cache(400);
+    before = cache.scans;
+    for (int i = 0; i < NR_BIG; i++)
+        REQUIRE(quire_heap_alloc(h, BIG) != NULL, "%d of %d in a heap", i, NR_BIG);
+    CHECK(cache.scans > before && errno == 77);
+    quire_heap_reset(h);
+    fill_cache(400);
+    before = cache.scans;
+    p = quire_heap_alloc(h, 1000);
+    memset(p, 7, 1000);
+    CHECK((p = quire_heap_realloc(h, p, 16 << 20)) != NULL && p[0] == 7 && p[999] == 7);
+    CHECK(cache.scans > before && errno == 77);
+    quire_heap_destroy(h);
+    /* A limit of its own is nobody else's. */
+    h = quire_heap_create(&(struct quire_heap_attr){.limit = 1 << 20});
+    fill_cache(300);
+    before = cache.scans;
+    while (quire_heap_alloc(h, EACH) != NULL)
+        ;
+    CHECK(errno == ENOMEM && quire_heap_alloc(h, BIG) == NULL &&
+          quire_heap_alloc(h, 8 << 20) == NULL);
+    CHECK((p = quire_heap_alloc(h, 16)) == NULL || quire_heap_realloc(h, p, BIG) == NULL);
+    CHECK(cache.scans == before);
+    quire_heap_destroy(h);
+    errno = 77;
+}
+
+static void bulk_and_node(void)
+{
+    enum { NR_PAGES = 3000, NR_SMALL = 4000, EACH = 3000 };
+    static struct quire_page *page[NR_PAGES];
+    static void *object[NR_SMALL];
+
+    fill_cache(400);
+    unsigned before = cache.scans;
+    CHECK(quire_alloc_pages_bulk(0, NR_PAGES, page) == NR_PAGES);
+    CHECK(cache.scans > before && errno == 77);
+    quire_free_pages_bulk(NR_PAGES, page);
+    fill_cache(400);
+    before = cache.scans;
+    for (int i = 0; i < NR_SMALL; i++)
+        REQUIRE((object[i] = quire_node_alloc(EACH, 0)) != NULL, "%d of %d", i, NR_SMALL);
+    CHECK(cache.scans > before && errno == 77);
+    for (int i = 0; i < NR_SMALL; i++)
+        free(object[i]);
+}
+
 static void under_limit(void)
 {
     if (strstr(conf(), "limit:32M") == NULL)
@@ -121,6 +192,8 @@ static void under_limit(void)
     large = quire_vmalloc(16 << 20);
     CHECK(large != NULL && cache.scans > before && errno == 77);
     quire_vfree(large);
+    caches_and_heaps();
+    bulk_and_node();
     /* Hopeless: nothing is given up for it. */
     fill_cache(300);
     before = cache.scans;
@@ -319,6 +392,7 @@ static void case_limit(void)
     run_with("limit:32M", "(under a limit)");
     run_with("limit:32M", "(threads under a limit)");
     run_with("limit:32M,model:sparse", "(under a limit)");
+    run_with("limit:32M,numa_fake:2", "(under a limit)");
 }
 
 static void nap(void)
