@@ -140,8 +140,8 @@ void q_cow_serve(int fd, unsigned place);
 /* fault.c: what was left in the boxes is asked for again by who waits. */
 void q_cow_wake_left(void);
 
-/* keeper.c: the loop of the thread that looks after the handlers. */
-void q_cow_keep(void);
+/* keeper.c: the thread that looks after the handlers, and ends a program that is gone. */
+void *q_cow_keep(void *arg);
 
 /* release.c: whether a snapshot lives that is not lost. q_store.lock, or another of cow.h's. */
 bool q_cow_any_live(void);

@@ -24,6 +24,7 @@
 #include <sys/resource.h>
 #include <time.h>
 
+#include "base/helper.h"
 #include "cow/share.h"
 #include "zone/linear.h"
 #include "zone/memmap.h"
@@ -454,8 +455,11 @@ void *q_cowd_thread(void *arg)
     q_arch_syscall6(SYS_prctl, PR_SET_NAME, (long)"quire-cowd", 0, 0, 0, 0);
     /* Writers wait while it is preempted. Without the right to ask it stays as the others are. */
     q_arch_syscall6(SYS_setpriority, PRIO_PROCESS, 0, NICE, 0, 0, 0);
-    if (!q_cowd_open())
+    q_helper_begin();
+    if (!q_cowd_open()) {
+        q_helper_end();
         return arg;
+    }
     ready.fd = q_cowd.uffd.fd;
     for (;;) {
         if (nr_litter > 0 &&

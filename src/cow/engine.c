@@ -20,6 +20,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 
+#include "base/helper.h"
 #include "base/msg.h"
 #include "cow/cow.h"
 #include "cow/share.h"
@@ -109,12 +110,14 @@ static void *handler(void *arg)
         stay_on(place % q_topology.nr_cpus);
     q_arch_syscall6(SYS_prctl, PR_SET_NAME, (long)"quire-snapshot", 0, 0, 0, 0);
     hurry();
+    q_helper_begin();
     bool own = have_own_table();
     /* Relaxed: a number for the keeper. */
     atomic_store_explicit(&q_cow.tid[place], (int)q_arch_syscall6(SYS_gettid, 0, 0, 0, 0, 0, 0),
                           memory_order_relaxed);
     if (ready(own))
         q_cow_serve(q_cow.uffd.fd, place);
+    q_helper_end();
     return arg;
 }
 
@@ -122,8 +125,10 @@ static void *sweeper(void *arg)
 {
     q_arch_syscall6(SYS_prctl, PR_SET_NAME, (long)"quire-sweeper", 0, 0, 0, 0);
     hurry();
+    q_helper_begin();
     if (ready(have_own_table()))
         q_sweep_loop();
+    q_helper_end();
     return arg;
 }
 
@@ -160,13 +165,6 @@ long q_cow_pread(int fd, void *to, size_t len, uint64_t at)
     return n;
 }
 
-static void *keeper(void *arg)
-{
-    q_arch_syscall6(SYS_prctl, PR_SET_NAME, (long)"quire-keeper", 0, 0, 0, 0);
-    q_cow_keep();
-    return arg;
-}
-
 static bool have_stack(char **stack)
 {
     if (*stack == NULL)
@@ -198,7 +196,7 @@ static char *stacks[NR_PLACES]; /* of a parent's threads, in a child: used again
 
 static int start_thread(unsigned place)
 {
-    void *(*run)(void *) = place == KEEPER ? keeper : place == SWEEPER ? sweeper : handler;
+    void *(*run)(void *) = place == KEEPER ? q_cow_keep : place == SWEEPER ? sweeper : handler;
 
     return q_cow_thread(&stacks[place], run, (void *)(uintptr_t)place);
 }

@@ -1,5 +1,5 @@
 /*
- * keeper.c - the thread that looks after the handlers, once a second.
+ * keeper.c - the thread that looks after the handlers, and the program, once a second.
  *
  * It ends what nobody else would:
  *
@@ -9,20 +9,19 @@
  *                        woken. Without any handler the descriptor is closed,
  *                        which opens all pages; later snapshots are made by
  *                        a holder process.
- *   the program is gone  its main thread has ended by pthread_exit(3), then
- *                        all others: libc ends a process with its last
- *                        thread, and takes ours for such. So it is done here.
+ *   the program is gone  see base/helper.h. With fork:shared, where there are no
+ *                        handlers, this is all that it does: cowd could not,
+ *                        which has a table of descriptors of its own, and
+ *                        serves what is written to while the program ends.
  *
  * Locks: q_store.lock, like a handler; it writes to no heap memory either. If
  * a handler died with that lock held, this thread has inherited it.
  */
 #include <fcntl.h>
-#include <pthread.h>
-#include <signal.h>
-#include <stdlib.h>
-#include <sys/stat.h>
+#include <sys/prctl.h>
 #include <time.h>
 
+#include "base/helper.h"
 #include "cow/cow.h"
 
 #define LOOK_SECONDS 1
@@ -67,14 +66,13 @@ static void let_sweep_finish(void)
             q_arch_syscall6(SYS_nanosleep, (long)&ms, 0, 0, 0, 0, 0);
 }
 
-/* How many there are. */
-static unsigned look_after_handlers(void)
+static void look_after_handlers(void)
 {
     bool died, held;
     unsigned left = count_handlers(&died, &held);
 
     if (!died)
-        return left;
+        return;
     if (left == 0)
         let_sweep_finish();
     if (!held)
@@ -90,47 +88,22 @@ static unsigned look_after_handlers(void)
     q_view_close_all();
     q_uffd_wake_all(&q_cow.uffd);
     q_store_unlock();
-    return left;
 }
 
-/* Threads of the process; 0: no /proc. */
-static unsigned count_threads(void)
+void *q_cow_keep(void *arg)
 {
-    struct stat st = {0};
-
-    if (q_arch_syscall6(SYS_newfstatat, AT_FDCWD, (long)"/proc/self/task", (long)&st, 0, 0, 0) != 0)
-        return 0;
-    return (unsigned)st.st_nlink - 2;
-}
-
-/*
- * Whether the process is its ended main thread, which has no program file any
- * more, and ours: handlers, keeper, and the sweeper, who ends with the descriptor.
- */
-static bool program_is_gone(unsigned handlers)
-{
-    unsigned ours = handlers + 1 + (q_cow.uffd.fd >= 0);
-    char c;
-
-    return count_threads() == ours + 1 &&
-           q_arch_syscall6(SYS_readlinkat, AT_FDCWD, (long)"/proc/self/exe", (long)&c, 1, 0, 0) ==
-               -ENOENT;
-}
-
-void q_cow_keep(void)
-{
-    unsigned handlers;
-    sigset_t none;
-
-    do {
+    q_arch_syscall6(SYS_prctl, PR_SET_NAME, (long)"quire-keeper", 0, 0, 0, 0);
+    q_helper_begin();
+    for (;;) {
         struct timespec second = {.tv_sec = LOOK_SECONDS};
 
         long ret = q_arch_syscall6(SYS_nanosleep, (long)&second, 0, 0, 0, 0, 0);
         if (ret != 0 && ret != -EINTR)
-            return; /* rather than look all the time */
-        handlers = look_after_handlers();
-    } while (!program_is_gone(handlers));
-    sigemptyset(&none);
-    pthread_sigmask(SIG_SETMASK, &none, NULL);
-    exit(0); /* as libc's last thread does */
+            break; /* rather than look all the time */
+        look_after_handlers();
+        if (q_program_is_gone())
+            q_program_end();
+    }
+    q_helper_end();
+    return arg;
 }

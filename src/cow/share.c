@@ -278,12 +278,15 @@ static const char *start(void)
 
 void q_share_start(void)
 {
+    static char *stack;
+
     if (q_opt.fork != Q_FORK_SHARED)
         return;
     q_share.why_not = start();
     if (q_share.why_not == NULL) {
         atomic_store_explicit(&q_share.mode, Q_SHARE_FIRST, memory_order_release);
         q_linear = &ops;
+        q_cow_thread(&stack, q_cow_keep, NULL); /* a comfort: it goes without */
     }
     if (q_opt.verbose)
         q_msg("fork:shared: %s", q_share.why_not != NULL ? q_share.why_not : "in force");

@@ -11,13 +11,15 @@
  *   outside (cgroup.h)   dropped, and shrinkers are asked for an eighth
  *
  * It has all signals blocked, holds no lock between rounds, and is not copied
- * by fork: a child that does not exec has none.
+ * by fork: a child that does not exec has none. A program whose other threads
+ * have all ended it ends (base/helper.h).
  */
 #include <pthread.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <time.h>
 
+#include "base/helper.h"
 #include "base/opt.h"
 #include "malloc/cgroup.h"
 #include "malloc/malloc.h"
@@ -32,7 +34,7 @@
 
 #define ROUND_MS 100
 #define STACK_BYTES ((size_t)512 << 10)
-#define ROUNDS_PER_LOOK 10u /* at the files that tell of pressure */
+#define ROUNDS_PER_LOOK 10u /* at the files that tell of pressure, and whether anybody is left */
 
 /* What the zones have seen so far. Read without their locks: only whether it changes counts. */
 static size_t count_events(void)
@@ -92,11 +94,16 @@ static void *kswapd(void *arg)
     struct q_kswapd k = {0, q_now_ms(), false};
 
     q_arch_syscall6(SYS_prctl, PR_SET_NAME, (long)"quire-kswapd", 0, 0, 0, 0);
+    q_helper_begin();
     for (unsigned round = 0;; round++) {
         q_arch_syscall6(SYS_nanosleep, (long)&pause, 0, 0, 0, 0, 0);
         q_kswapd_round(&k, q_now_ms());
-        if (round % ROUNDS_PER_LOOK == 0 && q_cgroup_pressure())
+        if (round % ROUNDS_PER_LOOK != 0)
+            continue;
+        if (q_cgroup_pressure())
             relieve();
+        if (q_program_is_gone())
+            q_program_end();
     }
     return arg;
 }

@@ -3,9 +3,11 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -19,6 +21,7 @@
 #include "quire/page.h"
 #include "quire/quire.h"
 #include "quire/slab.h"
+#include "quire/snapshot.h"
 
 #define PIECE ((size_t)64 << 10)
 #define NR 1024
@@ -425,6 +428,32 @@ static void idle(void)
     CHECK(conform_resident() <= full - (26 << 20), "%zu of %zu", conform_resident(), full);
 }
 
+static void *last_thread(void *arg)
+{
+    nap();
+    return arg;
+}
+
+/* The process ends with its last thread, although the library's own are still there. */
+static void end_main_thread(void)
+{
+    pthread_t thread;
+
+    if (strstr(conf(), "kswapd:1") == NULL)
+        conform_skip("run by another case");
+    prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    REQUIRE(pthread_create(&thread, NULL, last_thread, NULL) == 0);
+    pthread_exit(NULL);
+}
+
+static void end_main_thread_with_snapshot(void)
+{
+    if (strstr(conf(), "kswapd:1") == NULL)
+        conform_skip("run by another case");
+    REQUIRE(quire_snapshot_take(NULL, 0) != NULL);
+    end_main_thread();
+}
+
 static char folder[] = "/tmp/quire-cgroup-XXXXXX";
 
 static void write_in(const char *name, const char *text)
@@ -481,6 +510,12 @@ static void case_background(void)
     run_with("kswapd:1,decay_ms:50", "(idle)");
 }
 
+static void case_main_thread_ends(void)
+{
+    run_with("kswapd:1", "(main thread ends)");
+    run_with("kswapd:1", "(main thread ends, with a snapshot)");
+}
+
 static void case_group(void)
 {
     char options[200], path[100];
@@ -509,10 +544,13 @@ static const struct conform_case cases[] = {
     {"a fork in a callback", case_fork, 60},
     {"before ENOMEM", case_limit, 120},
     {"in the background", case_background, 120},
+    {"the main thread ends", case_main_thread_ends, 30},
     {"control groups", case_group, 180},
     {"(under a limit)", under_limit, 0},
     {"(threads under a limit)", threads_under_limit, 0},
     {"(idle)", idle, 0},
+    {"(main thread ends)", end_main_thread, 0},
+    {"(main thread ends, with a snapshot)", end_main_thread_with_snapshot, 0},
     {"(in a group)", in_group, 0},
     {"(pressed)", pressed, 0},
 };

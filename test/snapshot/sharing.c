@@ -488,6 +488,67 @@ static void main_thread_ends(void)
     end_sharing();
 }
 
+static int said;
+
+/* What an exit handler writes is made private in the child as ever. */
+static void say_end(void)
+{
+    for (size_t i = 0; i < table.nr; i++)
+        table_set(&table, i, 1);
+    if (table_not(&table, 1) == 0)
+        tell(said);
+}
+
+static void *last_thread(void *arg)
+{
+    usleep(100000);
+    table_set(&table, 5, 2);
+    return arg;
+}
+
+/* The first process, whose main thread ends: it ends with its last thread, and its exit handlers run. */
+static void first_main_thread_ends(void)
+{
+    const char *fd = getenv("SHARING_FD");
+    struct quire_fork_stat st;
+    int ends[2], go[2];
+    pthread_t thread;
+    char number[16];
+
+    if (fd == NULL) {
+        REQUIRE(pipe(ends) == 0);
+        snprintf(number, sizeof(number), "%d", ends[1]);
+        setenv("SHARING_FD", number, 1);
+        pid_t pid = fork();
+        if (pid != 0) {
+            close(ends[1]);
+            CHECK(conform_child_ok(pid, "the process"));
+            CHECK(hear(ends[0]) && hear(ends[0]) && !hear(ends[0]));
+            conform_end();
+        }
+    }
+    begin_afresh("the first main thread ends");
+    prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    said = atoi(fd);
+    if (quire_fork_stat(&st) != 0 || st.method != QUIRE_FORK_SHARED) {
+        CHECK(tell(said) && tell(said)); /* other cases say why not */
+        conform_end();
+    }
+    table_make(&table, 3000, 4000);
+    REQUIRE(pipe(go) == 0 && atexit(say_end) == 0);
+    pid_t pid = quire_fork();
+    if (pid == 0) {
+        alarm(60);
+        close(go[1]);
+        hear(go[0]);
+        if (table_not(&table, 0) == 0)
+            tell(said);
+        _exit(0);
+    }
+    REQUIRE(pthread_create(&thread, NULL, last_thread, NULL) == 0);
+    pthread_exit(NULL);
+}
+
 /* Children fork while pages are made private in one child after the other. */
 static void forks_meanwhile(void)
 {
@@ -550,6 +611,7 @@ static const struct conform_case cases[] = {
     {"address space used up", address_space_used_up, 60},
     {"threads fork", threads_fork, 120},
     {"a main thread that ends", main_thread_ends, 60},
+    {"the first main thread ends", first_main_thread_ends, 60},
     {"children fork meanwhile", forks_meanwhile, 60},
     {"fork fails", fork_fails, 60},
 };
