@@ -49,6 +49,15 @@
 
 struct q_image;
 
+/*
+ * A descriptor in the program's own table: it may close it, and have another
+ * file under that number then, which is the program's to close.
+ */
+struct q_file {
+    int fd; /* -1: none */
+    uint64_t dev, ino;
+};
+
 struct quire_snapshot {
     uint64_t magic;
     int pid;    /* of the process it belongs to */
@@ -65,18 +74,20 @@ struct quire_snapshot {
     uint64_t pause_ns, take_ns;
     uint64_t faults_before, saved_before;
     const char *why_not;
-    size_t moved_bytes;                     /* by QUIRE_SNAPSHOT_LAZY */
-    int holder_pid, holder_fd, holder_pipe; /* holder.c */
-    struct q_image *image;                  /* image.c */
-    struct quire_snapshot *base;            /* of a loaded increment; under api_lock: */
-    unsigned increments;                    /* loaded ones that this is the base of */
-    struct q_blocks blocks;                 /* where `sized` */
-    bool sized;                             /* QUIRE_SNAPSHOT_SIZES */
-    uint64_t root;                          /* address; quire_snapshot_set_root() */
-    uint64_t id[2];                         /* of its images; 0: none was saved or loaded */
-    struct q_undo *undo;                    /* QUIRE_SNAPSHOT_ROLLBACK; else NULL */
-    unsigned branches;                      /* that live; under api_lock, as is: */
-    bool released;                          /* by the program: ends with its last branch */
+    size_t moved_bytes;                    /* by QUIRE_SNAPSHOT_LAZY */
+    int holder_pid;                        /* holder.c */
+    struct q_file holder_proc, holder_mem; /* /proc/PID, by which it is ended; its memory */
+    struct q_file holder_pipe;             /* closing it ends the holder, too */
+    struct q_image *image;                 /* image.c */
+    struct quire_snapshot *base;           /* of a loaded increment; under api_lock: */
+    unsigned increments;                   /* loaded ones that this is the base of */
+    struct q_blocks blocks;                /* where `sized` */
+    bool sized;                            /* QUIRE_SNAPSHOT_SIZES */
+    uint64_t root;                         /* address; quire_snapshot_set_root() */
+    uint64_t id[2];                        /* of its images; 0: none was saved or loaded */
+    struct q_undo *undo;                   /* QUIRE_SNAPSHOT_ROLLBACK; else NULL */
+    unsigned branches;                     /* that live; under api_lock, as is: */
+    bool released;                         /* by the program: ends with its last branch */
 };
 
 /* A freed mapping that waits for the end of the snapshots that show it. */
@@ -192,6 +203,13 @@ void q_close_all_but(int fd);
 
 int q_holder_read(const struct quire_snapshot *s, uintptr_t addr, char *to, size_t len);
 void q_holder_end(struct quire_snapshot *s);
+/* In a forked child: it is the parent's, but the descriptors are there. */
+void q_holder_forget(struct quire_snapshot *s);
+
+/* holder.c: note what fd is (or that there is none); whether it still is; close it where it is. */
+void q_file_is(struct q_file *f, int fd);
+bool q_file_same(const struct q_file *f);
+void q_file_close(struct q_file *f);
 
 /* view.c: serve a missing page of a view; false where addr lies in none. q_store.lock held. */
 bool q_view_fault(uintptr_t addr);
@@ -211,6 +229,8 @@ void q_snapshot_end(struct quire_snapshot *s);
 /* image.c: read from a loaded image; close it. */
 int q_image_read(const struct quire_snapshot *s, uintptr_t addr, char *to, size_t len);
 void q_image_close(struct quire_snapshot *s);
+/* Of that, what is also right in a forked child, where its base may be gone. */
+void q_image_free(struct quire_snapshot *s);
 
 /* release.c, for src/malloc: fork's child has no handler, and its snapshots are lost. */
 void q_cow_fork_child(void);

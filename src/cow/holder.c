@@ -12,6 +12,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -22,6 +23,9 @@
 
 #ifndef SYS_close_range
 #define SYS_close_range 436
+#endif
+#ifndef SYS_pidfd_send_signal
+#define SYS_pidfd_send_signal 424
 #endif
 
 #define LOOK_SECONDS 1 /* how soon it notices that its parent is gone */
@@ -69,29 +73,77 @@ _Noreturn static void hold(int parent, int pipe)
         q_arch_syscall6(SYS_exit_group, 0, 0, 0, 0, 0, 0);
 }
 
-static void close_one(int fd)
+static bool look_at(int fd, struct stat *st)
 {
-    if (fd >= 0)
-        q_arch_syscall6(SYS_close, fd, 0, 0, 0, 0, 0);
+    return fd >= 0 &&
+           q_arch_syscall6(SYS_newfstatat, fd, (long)"", (long)st, AT_EMPTY_PATH, 0, 0) == 0;
 }
 
-static void end(int pid)
+void q_file_is(struct q_file *f, int fd)
+{
+    struct stat st = {0};
+
+    look_at(fd, &st);
+    *f = (struct q_file){fd, st.st_dev, st.st_ino};
+}
+
+bool q_file_same(const struct q_file *f)
+{
+    struct stat st = {0};
+
+    return look_at(f->fd, &st) && st.st_dev == f->dev && st.st_ino == f->ino;
+}
+
+void q_file_close(struct q_file *f)
+{
+    if (q_file_same(f))
+        q_arch_syscall6(SYS_close, f->fd, 0, 0, 0, 0, 0);
+    f->fd = -1;
+}
+
+/* For children that send no signal when they end, of which the program has few. */
+static long wait_for(int pid, int options)
 {
     long ret;
 
-    q_arch_syscall6(SYS_kill, pid, SIGKILL, 0, 0, 0, 0);
     do
-        ret = q_arch_syscall6(SYS_wait4, pid, 0, __WALL, 0, 0, 0);
+        ret = q_arch_syscall6(SYS_waitid, P_PID, pid, 0, WEXITED | __WCLONE | options, 0, 0);
     while (ret == -EINTR);
+    return ret;
 }
 
-static long open_memory(int pid)
+/*
+ * It may have been killed, and the program have waited for it (__WALL): then
+ * its number may be another process's. The directory belongs to the process
+ * whatever becomes of the number, and the call takes it for a pidfd.
+ */
+static void end(struct quire_snapshot *s)
+{
+    long ret = -EBADF;
+
+    if (wait_for(s->holder_pid, WNOHANG | WNOWAIT) == -ECHILD)
+        return;
+    if (q_file_same(&s->holder_proc))
+        ret = q_arch_syscall6(SYS_pidfd_send_signal, s->holder_proc.fd, SIGKILL, 0, 0, 0, 0);
+    if (ret == -ESRCH)
+        return;
+    if (ret != 0) /* refused, or no descriptor was left */
+        q_arch_syscall6(SYS_kill, s->holder_pid, SIGKILL, 0, 0, 0, 0);
+    ret = wait_for(s->holder_pid, 0);
+    while (ret != 0 && ret != -ECHILD) { /* refused */
+        ret = q_arch_syscall6(SYS_wait4, s->holder_pid, 0, __WCLONE, 0, 0, 0);
+        if (ret != -EINTR)
+            break;
+    }
+}
+
+static int open_of(int pid, const char *what, int flags)
 {
     char path[32];
     struct q_buf b = {.at = path, .size = sizeof(path)};
 
-    q_buf_printf(&b, "/proc/%d/mem", pid);
-    return q_arch_syscall6(SYS_openat, AT_FDCWD, (long)path, O_RDONLY | O_CLOEXEC, 0, 0, 0);
+    q_buf_printf(&b, "/proc/%d/%s", pid, what);
+    return (int)q_arch_syscall6(SYS_openat, AT_FDCWD, (long)path, flags | O_CLOEXEC, 0, 0, 0);
 }
 
 int q_holder_start(struct quire_snapshot *s)
@@ -108,14 +160,16 @@ int q_holder_start(struct quire_snapshot *s)
         hold(parent, ends[0]);
     }
     q_share_fork_parent();
-    close_one(ends[0]);
-    s->holder_pipe = ends[1];
+    if (ends[0] >= 0)
+        q_arch_syscall6(SYS_close, ends[0], 0, 0, 0, 0, 0);
+    q_file_is(&s->holder_pipe, ends[1]);
     if (pid < 0) {
         q_holder_end(s);
         return pid == -ENOMEM ? ENOMEM : EAGAIN;
     }
     s->holder_pid = (int)pid;
-    s->holder_fd = (int)open_memory((int)pid);
+    q_file_is(&s->holder_mem, open_of((int)pid, "mem", O_RDONLY));
+    q_file_is(&s->holder_proc, open_of((int)pid, "", O_RDONLY | O_DIRECTORY));
     if (q_holder_read(s, s->ranges.at[0].start, &probe, 1) == 0)
         return 0;
     q_holder_end(s);
@@ -126,9 +180,9 @@ int q_holder_read(const struct quire_snapshot *s, uintptr_t addr, char *to, size
 {
     while (len > 0) {
         struct iovec dst = {to, len}, src = {(void *)addr, len};
-        long n = s->holder_fd >= 0 ? q_cow_pread(s->holder_fd, to, len, addr)
-                                   : q_arch_syscall6(SYS_process_vm_readv, s->holder_pid,
-                                                     (long)&dst, 1, (long)&src, 1, 0);
+        long n = s->holder_mem.fd >= 0 ? q_cow_pread(s->holder_mem.fd, to, len, addr)
+                                       : q_arch_syscall6(SYS_process_vm_readv, s->holder_pid,
+                                                         (long)&dst, 1, (long)&src, 1, 0);
         if (n == -EINTR)
             continue;
         if (n <= 0)
@@ -143,9 +197,14 @@ int q_holder_read(const struct quire_snapshot *s, uintptr_t addr, char *to, size
 void q_holder_end(struct quire_snapshot *s)
 {
     if (s->holder_pid > 0)
-        end(s->holder_pid);
-    close_one(s->holder_fd);
-    close_one(s->holder_pipe);
-    s->holder_fd = s->holder_pipe = -1;
+        end(s);
+    q_holder_forget(s);
+}
+
+void q_holder_forget(struct quire_snapshot *s)
+{
+    q_file_close(&s->holder_proc);
+    q_file_close(&s->holder_mem);
+    q_file_close(&s->holder_pipe);
     s->holder_pid = 0;
 }

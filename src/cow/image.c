@@ -248,7 +248,7 @@ static int load(int fd, struct quire_snapshot *s, const struct quire_snapshot *b
             q_arch_syscall6(SYS_close, own, 0, 0, 0, 0, 0);
         return own < 0 ? (int)-own : (int)-at;
     }
-    s->image->fd = (int)own;
+    q_file_is(&s->image->file, (int)own);
     s->image->start = (uint64_t)at;
     struct reader r = {.fd = (int)own, .at = (uint64_t)at, .s = s, .image = s->image};
     int error = get_header(&r, &h);
@@ -276,7 +276,7 @@ static struct quire_snapshot *open_image(int fd, const struct quire_snapshot *ba
         s->image = q_mmap(NULL, q_page_size(), PROT_READ | PROT_WRITE, 0);
     }
     if (s != NULL && s->image != NULL) {
-        s->image->fd = -1;
+        s->image->file.fd = -1;
         *error = load(fd, s, base);
     }
     if (*error == 0)
@@ -319,20 +319,24 @@ Q_PUBLIC quire_snapshot_t *quire_snapshot_load_onto(quire_snapshot_t *base, int 
     return s;
 }
 
-void q_image_close(struct quire_snapshot *s)
+void q_image_free(struct quire_snapshot *s)
 {
     struct q_image *m = s->image;
 
-    if (s->base != NULL)
-        s->base->increments--;
     if (m == NULL)
         return;
-    if (m->fd >= 0)
-        q_arch_syscall6(SYS_close, m->fd, 0, 0, 0, 0, 0);
+    q_file_close(&m->file);
     if (m->run != NULL)
         q_munmap(m->run, q_align_up(m->room * sizeof(*m->run), q_page_size()));
     if (m->crc != NULL)
         q_munmap(m->crc, q_align_up(m->room_crc * sizeof(*m->crc), q_page_size()));
     q_munmap(m, q_page_size());
     s->image = NULL;
+}
+
+void q_image_close(struct quire_snapshot *s)
+{
+    if (s->base != NULL)
+        s->base->increments--;
+    q_image_free(s);
 }

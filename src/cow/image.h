@@ -69,7 +69,7 @@ struct q_image_run {
 };
 
 struct q_image {
-    int fd;
+    struct q_file file;
     uint64_t start;  /* where it begins in the file */
     size_t nr, room; /* runs */
     struct q_image_run *run;

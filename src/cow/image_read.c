@@ -32,7 +32,7 @@ int q_image_read_page(const struct q_image *m, const struct q_image_run *run, ui
                       char *to)
 {
     size_t k = (page - run->addr) >> q_page_shift;
-    int error = q_image_get(m->fd, to, q_page_size(), run->offset + (k << q_page_shift));
+    int error = q_image_get(m->file.fd, to, q_page_size(), run->offset + (k << q_page_shift));
 
     if (error != 0)
         return EIO;

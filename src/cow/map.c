@@ -79,7 +79,8 @@ static int place(const struct q_image *m, const struct q_image_run *run, uintptr
 {
     if (end - at < MAP_MIN)
         return read_pages(m, run, at, end);
-    long ret = map_at(at, end - at, MAP_FIXED, m->fd, run->offset + (uint64_t)(at - run->addr));
+    long ret =
+        map_at(at, end - at, MAP_FIXED, m->file.fd, run->offset + (uint64_t)(at - run->addr));
     return q_sys_failed(ret) ? (int)-ret : 0;
 }
 

@@ -41,7 +41,7 @@ struct quire_snapshot *q_snapshot_new(int method)
     s->magic = Q_SNAPSHOT_MAGIC;
     s->pid = q_getpid();
     s->method = method;
-    s->holder_fd = s->holder_pipe = -1;
+    s->holder_proc.fd = s->holder_mem.fd = s->holder_pipe.fd = -1;
     return s;
 }
 

@@ -2,6 +2,7 @@
  * refused.c - what the system refuses, and what the program does behind the
  * library's back: the snapshot may fail, clearly; the program goes on.
  */
+#include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
@@ -317,6 +318,79 @@ static void holder_goes_at_exec(void)
     CHECK(conform_child_ok(pid, "shell"));
 }
 
+/* What the program has under a number that was ours is the program's. */
+static void numbers_used_anew(void)
+{
+    char path[] = "/tmp/quire-image-XXXXXX";
+    int fd = mkstemp(path), null = open("/dev/null", O_RDWR);
+
+    REQUIRE(fd >= 0 && null >= 0);
+    unlink(path);
+    quire_snapshot_t *s = take(0);
+    REQUIRE(quire_snapshot_save(s, fd, NULL, NULL) == 0 && lseek(fd, 0, SEEK_SET) == 0);
+    quire_snapshot_release(s);
+    quire_snapshot_t *image = quire_snapshot_load(fd), *held = take(QUIRE_SNAPSHOT_HOLDER);
+    REQUIRE(image != NULL);
+    for (int i = 3; i < 200; i++)
+        if (i != null)
+            dup2(null, i);
+    CHECK(quire_snapshot_release(image) == 0);
+    CHECK(quire_snapshot_release(held) == 0);
+    for (int i = 3; i < 200; i++)
+        CHECK(fcntl(i, F_GETFD) >= 0, "%d was closed", i);
+}
+
+/* A child of this number; -1 where that cannot be asked for. */
+static pid_t fork_as(pid_t number, int signal)
+{
+    struct {
+        uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid,
+            set_tid_size, cgroup;
+    } args = {.exit_signal = (uint64_t)signal, .set_tid = (uintptr_t)&number, .set_tid_size = 1};
+
+    return (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+}
+
+/* The holder was killed, and waited for, and another process has its number now. */
+static void holder_gone_by(int signal)
+{
+    char text[64] = "", *p = malloc(100000), c;
+    int status;
+
+    memset(p, 1, 100000);
+    quire_snapshot_t *s = take(QUIRE_SNAPSHOT_HOLDER);
+    FILE *f = fopen("/proc/thread-self/children", "r");
+    if (f == NULL || fgets(text, sizeof(text), f) == NULL)
+        conform_skip("no list of children");
+    fclose(f);
+    pid_t holder = atoi(text);
+    REQUIRE(holder > 0 && kill(holder, SIGKILL) == 0);
+    REQUIRE(waitpid(-1, &status, __WALL) == holder);
+    errno = 0;
+    CHECK(quire_snapshot_read(s, p, &c, 1) == -1 && errno == EIO, "errno %d", errno);
+    pid_t stranger = fork_as(holder, signal);
+    if (stranger == 0) {
+        usleep(100000);
+        _exit(7);
+    }
+    if (stranger < 0)
+        conform_skip("a number cannot be asked for: %s", strerror(errno));
+    CHECK(stranger == holder);
+    CHECK(quire_snapshot_release(s) == 0);
+    CHECK(waitpid(stranger, &status, __WALL) == stranger, "errno %d", errno);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 7, "status %#x", (unsigned)status);
+}
+
+static void holder_gone(void)
+{
+    holder_gone_by(SIGCHLD);
+}
+
+static void holder_gone_alike(void)
+{
+    holder_gone_by(0);
+}
+
 static const struct conform_case cases[] = {
     {"no descriptors left", no_descriptors, 30},
     {"little address space", little_address_space, 60},
@@ -330,6 +404,9 @@ static const struct conform_case cases[] = {
     {"released in a child of _Fork", released_in_a_bare_child, 30},
     {"budgets", budgets, 60},
     {"a holder goes at exec", holder_goes_at_exec, 30},
+    {"numbers used anew", numbers_used_anew, 30},
+    {"a holder's number is a child's", holder_gone, 30},
+    {"a holder's number is that of one alike", holder_gone_alike, 30},
 };
 
 int main(int argc, char **argv)
