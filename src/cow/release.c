@@ -148,6 +148,8 @@ Q_PUBLIC int quire_snapshot_release(quire_snapshot_t *s)
     }
     if (error == ESTALE) { /* a forked child's copy: what it held is the parent's */
         q_cow_meet_child();
+        q_holder_forget(s);
+        q_image_free(s);
         q_snapshot_free(s);
         return 0;
     }

@@ -318,6 +318,63 @@ static void holder_goes_at_exec(void)
     CHECK(conform_child_ok(pid, "shell"));
 }
 
+static size_t count_descriptors(void)
+{
+    size_t nr = 0;
+
+    for (int fd = 0; fd < 1024; fd++)
+        nr += fcntl(fd, F_GETFD) >= 0;
+    return nr;
+}
+
+/* A forked child gives up what it inherited, bases first: memory and descriptors, but no other's. */
+static void released_in_a_child(void)
+{
+    enum { MANY = 50 };
+    quire_snapshot_t *base[MANY], *more[MANY], *held;
+    char path[] = "/tmp/quire-image-XXXXXX", *p = malloc(1u << 20), c;
+    int fd = mkstemp(path);
+
+    REQUIRE(fd >= 0 && p != NULL);
+    unlink(path);
+    memset(p, 1, 1u << 20);
+    quire_snapshot_t *s = take(0);
+    REQUIRE(quire_snapshot_save(s, fd, NULL, NULL) == 0);
+    p[5000] = 2;
+    quire_snapshot_t *newer = take(0);
+    off_t end = lseek(fd, 0, SEEK_END);
+    REQUIRE(quire_snapshot_save_since(newer, s, fd, NULL, NULL) == 0);
+    quire_snapshot_release(s);
+    quire_snapshot_release(newer);
+    size_t space = address_space(), descriptors = count_descriptors();
+    for (int i = 0; i < MANY; i++) {
+        lseek(fd, 0, SEEK_SET);
+        REQUIRE((base[i] = quire_snapshot_load(fd)) != NULL, "errno %d", errno);
+        lseek(fd, end, SEEK_SET);
+        REQUIRE((more[i] = quire_snapshot_load_onto(base[i], fd)) != NULL, "errno %d", errno);
+    }
+    held = take(QUIRE_SNAPSHOT_HOLDER);
+    pid_t pid = fork();
+    if (pid == 0) {
+        size_t had = count_descriptors();
+        for (int i = 0; i < MANY; i++) {
+            CHECK(quire_snapshot_release(base[i]) == 0);
+            CHECK(quire_snapshot_release(more[i]) == 0);
+        }
+        CHECK(quire_snapshot_release(held) == 0);
+        CHECK(count_descriptors() == had - 2 * MANY - 3, "%zu, then %zu", had, count_descriptors());
+        CHECK(address_space() < space + (200u << 10), "%zu, then %zu", space, address_space());
+        conform_end();
+    }
+    CHECK(conform_child_ok(pid, "child"));
+    CHECK(quire_snapshot_read(more[7], p + 5000, &c, 1) == 1 && c == 2);
+    CHECK(quire_snapshot_read(held, p + 5000, &c, 1) == 1 && c == 2);
+    CHECK(quire_snapshot_release(held) == 0);
+    for (int i = 0; i < MANY; i++)
+        CHECK(quire_snapshot_release(more[i]) == 0 && quire_snapshot_release(base[i]) == 0);
+    CHECK(count_descriptors() == descriptors);
+}
+
 /* What the program has under a number that was ours is the program's. */
 static void numbers_used_anew(void)
 {
@@ -404,6 +461,7 @@ static const struct conform_case cases[] = {
     {"released in a child of _Fork", released_in_a_bare_child, 30},
     {"budgets", budgets, 60},
     {"a holder goes at exec", holder_goes_at_exec, 30},
+    {"released in a forked child", released_in_a_child, 30},
     {"numbers used anew", numbers_used_anew, 30},
     {"a holder's number is a child's", holder_gone, 30},
     {"a holder's number is that of one alike", holder_gone_alike, 30},
