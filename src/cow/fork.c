@@ -268,8 +268,7 @@ static void wait_for_child(void)
             ;
         close_end(&now.ends[0]);
     } else {
-        while (atomic_load_explicit(&now.entry->state, memory_order_acquire) == Q_SHARER_UNBORN &&
-               q_clock_coarse() - start < BIRTH_NS)
+        while (q_sharer_state(now.entry) == Q_SHARER_UNBORN && q_clock_coarse() - start < BIRTH_NS)
             q_arch_syscall6(SYS_nanosleep, (long)&little, 0, 0, 0, 0, 0);
     }
     q_sharer_unborn(now.entry);
@@ -312,7 +311,7 @@ void q_share_fork_parent(void)
 
 static void enter_child(struct q_sharer *s)
 {
-    uint32_t from = Q_SHARER_UNBORN;
+    uint64_t from = q_sharer_word(s->cookie, Q_SHARER_UNBORN);
 
     q_sharer_own(s);
     /* In this order: one of the two says so at any time. */
@@ -322,7 +321,8 @@ static void enter_child(struct q_sharer *s)
     if ((int)q_arch_syscall6(SYS_getppid, 0, 0, 0, 0, 0, 0) == s->creator)
         q_sharer_born(s, q_getpid());
     else
-        atomic_compare_exchange_strong_explicit(&s->state, &from, Q_SHARER_STRANGER,
+        atomic_compare_exchange_strong_explicit(&s->state, &from,
+                                                q_sharer_word(s->cookie, Q_SHARER_STRANGER),
                                                 memory_order_release, memory_order_relaxed);
 }
 

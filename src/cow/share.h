@@ -62,18 +62,32 @@ struct q_span {
  */
 enum q_sharer_state {
     Q_SHARER_FREE,
+    Q_SHARER_TAKEN,    /* and being filled in */
     Q_SHARER_UNBORN,   /* its parent is about to fork */
     Q_SHARER_LIVE,     /* pid is set */
     Q_SHARER_STRANGER, /* alive, and its pid is not known here (another pid namespace) */
 };
 
 struct q_sharer {
-    _Atomic uint32_t state;
+    _Atomic uint64_t state; /* and the cookie above it, so that it is never twice the same */
     _Atomic int pid;
     uint32_t cookie;            /* what q_share.cookie.own is in its memory, or .next still */
     int creator;                /* pid of its parent */
+    unsigned parent;            /* its parent's entry, + 1; 0: the first process */
+    uint32_t parent_cookie;     /* what that entry's is as long as the parent is there */
     uintptr_t end[Q_MAX_SPANS]; /* where the file ends in it; what lies behind is its own */
 };
+
+Q_INLINE uint64_t q_sharer_word(uint32_t cookie, enum q_sharer_state state)
+{
+    return (uint64_t)cookie << 32 | state;
+}
+
+Q_INLINE enum q_sharer_state q_sharer_state(const struct q_sharer *s)
+{
+    /* Acquire: pairs with the release in q_sharer_born(), and in q_sharer_new(). */
+    return (enum q_sharer_state)(uint32_t)atomic_load_explicit(&s->state, memory_order_acquire);
+}
 
 struct q_sharers {
     _Atomic uint32_t next_cookie;

@@ -11,6 +11,11 @@
  *
  * An entry goes FREE -> UNBORN (parent, before fork) -> LIVE (child or parent,
  * whoever is first) -> FREE (cowd, or the parent where there was no child).
+ *
+ * A parent may be killed before its fork, or after it and before the child is
+ * entered. Once it is gone, so that no fork can follow, cowd looks for a process
+ * with the child's cookie in its memory: there is one, and it is entered, or
+ * there never will be.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -51,17 +56,22 @@ struct q_sharer *q_sharer_new(void)
 {
     for (unsigned i = q_share.first_entry; i < Q_MAX_SHARERS; i++) {
         struct q_sharer *s = &q_share.sharers->at[i];
-        uint32_t none = Q_SHARER_FREE;
+        uint64_t none = Q_SHARER_FREE;
 
-        /* Acquire: whoever freed it is done with it. The rest is seen by who sees it LIVE. */
-        if (!atomic_compare_exchange_strong_explicit(&s->state, &none, Q_SHARER_UNBORN,
+        /* Acquire: whoever freed it is done with it. */
+        if (!atomic_compare_exchange_strong_explicit(&s->state, &none, Q_SHARER_TAKEN,
                                                      memory_order_acq_rel, memory_order_relaxed))
             continue;
         s->creator = q_getpid();
+        s->parent = q_share.first_entry;
+        s->parent_cookie = q_share.cookie.own;
         s->cookie =
             atomic_fetch_add_explicit(&q_share.sharers->next_cookie, 1, memory_order_relaxed);
         for (unsigned k = 0; k < Q_MAX_SPANS; k++)
             s->end[k] = k < q_share.nr_spans ? q_share.span[k].end : 0;
+        /* Release: whoever sees it UNBORN sees the rest. */
+        atomic_store_explicit(&s->state, q_sharer_word(s->cookie, Q_SHARER_UNBORN),
+                              memory_order_release);
         raise_high(i + 1);
         return s;
     }
@@ -75,20 +85,21 @@ void q_sharer_own(const struct q_sharer *s)
 
 void q_sharer_born(struct q_sharer *s, int pid)
 {
-    uint32_t from = atomic_load_explicit(&s->state, memory_order_acquire);
+    uint64_t from = atomic_load_explicit(&s->state, memory_order_acquire);
 
     /* The parent's word counts where the child could not tell its own number. */
-    if (from != Q_SHARER_UNBORN && from != Q_SHARER_STRANGER)
+    if ((uint32_t)from != Q_SHARER_UNBORN && (uint32_t)from != Q_SHARER_STRANGER)
         return;
     atomic_store_explicit(&s->pid, pid, memory_order_relaxed);
     /* Release: who sees it alive sees the number. Parent and child write the same one. */
-    atomic_compare_exchange_strong_explicit(&s->state, &from, Q_SHARER_LIVE, memory_order_release,
-                                            memory_order_relaxed);
+    atomic_compare_exchange_strong_explicit(&s->state, &from,
+                                            q_sharer_word(s->cookie, Q_SHARER_LIVE),
+                                            memory_order_release, memory_order_relaxed);
 }
 
 void q_sharer_unborn(struct q_sharer *s)
 {
-    uint32_t from = Q_SHARER_UNBORN;
+    uint64_t from = q_sharer_word(s->cookie, Q_SHARER_UNBORN);
 
     atomic_compare_exchange_strong_explicit(&s->state, &from, Q_SHARER_FREE, memory_order_release,
                                             memory_order_relaxed);
@@ -130,33 +141,54 @@ static void nap(void)
     q_arch_syscall6(SYS_nanosleep, (long)&little, 0, 0, 0, 0, 0);
 }
 
-/* A thread of a process that is not its main one; 0: none. */
-static int another_thread(int pid)
+/* A number among the names in a directory; 0: none fits; -1: it cannot be read. */
+static int find_number(const char *path, bool (*fits)(int nr, const void *arg), const void *arg)
 {
-    char path[32], entries[1024] __attribute__((aligned(8)));
-    struct q_buf b = {.at = path, .size = sizeof(path)};
+    char entries[1024] __attribute__((aligned(8)));
     int found = 0;
-    long n;
+    long n = 0;
 
-    q_buf_printf(&b, "/proc/%d/task", pid);
     long fd = q_arch_syscall6(SYS_openat, AT_FDCWD, (long)path, O_RDONLY | O_CLOEXEC | O_DIRECTORY,
                               0, 0, 0);
     while (fd >= 0 && found == 0 &&
            (n = q_arch_syscall6(SYS_getdents64, fd, (long)entries, sizeof(entries), 0, 0, 0)) > 0) {
         for (long at = 0; at < n;) {
             const struct dirent64 *e = (const struct dirent64 *)(entries + at);
-            int tid = 0;
+            int nr = 0;
 
             for (const char *c = e->d_name; *c >= '0' && *c <= '9'; c++)
-                tid = 10 * tid + *c - '0';
-            if (tid != pid && tid != 0)
-                found = tid;
+                nr = 10 * nr + *c - '0';
+            if (nr != 0 && fits(nr, arg))
+                found = nr;
             at += e->d_reclen;
         }
     }
     if (fd >= 0)
         q_arch_syscall6(SYS_close, fd, 0, 0, 0, 0, 0);
-    return found;
+    return found == 0 && (fd < 0 || n < 0) ? -1 : found;
+}
+
+static bool is_other(int nr, const void *pid)
+{
+    return nr != *(const int *)pid;
+}
+
+/* A thread of a process that is not its main one; 0: none. */
+static int another_thread(int pid)
+{
+    char path[32];
+    struct q_buf b = {.at = path, .size = sizeof(path)};
+
+    q_buf_printf(&b, "/proc/%d/task", pid);
+    int found = find_number(path, is_other, &pid);
+    return found > 0 ? found : 0;
+}
+
+static long read_cookie(int pid, struct q_cookie *cookie)
+{
+    struct iovec to = {cookie, sizeof(*cookie)}, from = {&q_share.cookie, sizeof(*cookie)};
+
+    return q_arch_syscall6(SYS_process_vm_readv, pid, (long)&to, 1, (long)&from, 1, 0);
 }
 
 /*
@@ -168,13 +200,12 @@ static int meet_by(unsigned i, int pid)
 {
     const struct q_sharer *s = &q_share.sharers->at[i];
     struct q_cookie cookie = {0};
-    struct iovec to = {&cookie, sizeof(cookie)}, from = {&q_share.cookie, sizeof(cookie)};
     char path[32];
     struct q_buf b = {.at = path, .size = sizeof(path)};
 
     q_buf_printf(&b, "/proc/%d/pagemap", pid);
     long fd = q_arch_syscall6(SYS_openat, AT_FDCWD, (long)path, O_RDONLY | O_CLOEXEC, 0, 0, 0);
-    long n = q_arch_syscall6(SYS_process_vm_readv, pid, (long)&to, 1, (long)&from, 1, 0);
+    long n = read_cookie(pid, &cookie);
     bool read = n == (long)sizeof(cookie);
     bool same = read && (cookie.own == s->cookie || cookie.next == s->cookie);
     if (same && fd > 0) {
@@ -288,16 +319,76 @@ static int break_in(unsigned i, uintptr_t at, size_t len)
     return error;
 }
 
+/* Whether the memory of a LIVE one is no more. */
+static bool is_gone(unsigned i)
+{
+    uint64_t entry;
+
+    return (pagemap[i] > 0 ? look(i, q_share.span[0].start, 1, &entry) : meet(i)) == ESRCH;
+}
+
+/*
+ * Whether who was to fork a child of a child cannot do it any more: its memory
+ * is no more, which the kernel takes away after the process's last fork.
+ */
+static bool parent_is_gone(const struct q_sharer *s)
+{
+    if (s->parent == 0)
+        return false; /* this process */
+    unsigned i = s->parent - 1;
+    const struct q_sharer *p = &q_share.sharers->at[i];
+    enum q_sharer_state is = q_sharer_state(p);
+
+    if (is == Q_SHARER_FREE || p->cookie != s->parent_cookie)
+        return true; /* forgotten */
+    return is == Q_SHARER_LIVE && is_gone(i);
+}
+
+/* Those that may not be looked at are not it: who shares can be, or its parent could not have been. */
+static bool has_its_cookie(int pid, const void *arg)
+{
+    const struct q_sharer *s = arg;
+    struct q_cookie cookie = {0};
+    long n = read_cookie(pid, &cookie);
+    int other;
+
+    if (n == -ESRCH && (other = another_thread(pid)) != 0) /* its main one has ended */
+        n = read_cookie(other, &cookie);
+    return n == (long)sizeof(cookie) && (cookie.own == s->cookie || cookie.next == s->cookie);
+}
+
+/* Of a parent that is gone: the child is entered, or its entry is free. False: it may be born yet. */
+static bool settle_orphan(struct q_sharer *s)
+{
+    uint64_t was = atomic_load_explicit(&s->state, memory_order_acquire);
+
+    if (((uint32_t)was != Q_SHARER_UNBORN && (uint32_t)was != Q_SHARER_STRANGER) ||
+        !parent_is_gone(s))
+        return false;
+    int pid = find_number("/proc", has_its_cookie, s);
+    if (pid > 0)
+        atomic_store_explicit(&s->pid, pid, memory_order_relaxed);
+    /* Acquire: all that was read of it is of this child, or the cookie is another now. */
+    atomic_thread_fence(memory_order_acquire);
+    return pid >= 0 &&
+           atomic_compare_exchange_strong_explicit(
+               &s->state, &was, pid > 0 ? q_sharer_word((uint32_t)(was >> 32), Q_SHARER_LIVE) : 0,
+               memory_order_acq_rel, memory_order_relaxed);
+}
+
 /* A child of a child is on its way; its state after that, or after long enough. */
-static uint32_t wait_for_birth(const struct q_sharer *s)
+static enum q_sharer_state wait_for_birth(struct q_sharer *s)
 {
     uint64_t start = q_clock_coarse();
-    uint32_t state;
 
-    while ((state = atomic_load_explicit(&s->state, memory_order_acquire)) == Q_SHARER_UNBORN &&
-           q_clock_coarse() - start < UNBORN_NS)
+    for (;;) {
+        settle_orphan(s);
+        enum q_sharer_state is = q_sharer_state(s);
+        if ((is != Q_SHARER_TAKEN && is != Q_SHARER_UNBORN) ||
+            q_clock_coarse() - start >= UNBORN_NS)
+            return is;
         nap();
-    return state;
+    }
 }
 
 int q_sharers_break(uintptr_t at, size_t len)
@@ -305,12 +396,10 @@ int q_sharers_break(uintptr_t at, size_t len)
     int error = 0;
 
     for (unsigned i = 0; i < nr_entries() && error == 0; i++) {
-        const struct q_sharer *s = &q_share.sharers->at[i];
-        /* Acquire: pairs with the release in q_sharer_born(). */
-        uint32_t state = atomic_load_explicit(&s->state, memory_order_acquire);
+        enum q_sharer_state state = q_sharer_state(&q_share.sharers->at[i]);
 
-        if (state == Q_SHARER_UNBORN)
-            state = wait_for_birth(s);
+        if (state != Q_SHARER_LIVE && state != Q_SHARER_FREE)
+            state = wait_for_birth(&q_share.sharers->at[i]);
         if (state == Q_SHARER_LIVE)
             error = break_in(i, at, len);
         else if (state != Q_SHARER_FREE)
@@ -326,11 +415,10 @@ bool q_sharers_alive(bool hasty)
     bool any = false;
 
     for (unsigned i = 0; i < nr_entries(); i++) {
-        uint32_t state = atomic_load_explicit(&q_share.sharers->at[i].state, memory_order_acquire);
-        uint64_t entry;
-
-        if (state == Q_SHARER_LIVE && !hasty &&
-            (pagemap[i] > 0 ? look(i, q_share.span[0].start, 1, &entry) : meet(i)) == ESRCH)
+        if (!hasty)
+            settle_orphan(&q_share.sharers->at[i]);
+        enum q_sharer_state state = q_sharer_state(&q_share.sharers->at[i]);
+        if (state == Q_SHARER_LIVE && !hasty && is_gone(i))
             forget(i);
         else if (state != Q_SHARER_FREE)
             any = true;

@@ -19,6 +19,7 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "family.h"
@@ -444,6 +445,123 @@ static void fork_fails(void)
     end_sharing();
 }
 
+/* From now on this process is killed by a system call. */
+static void die_at(unsigned nr)
+{
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, nr, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog filter = {COUNT_OF(code), code};
+
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0)
+        _exit(77);
+}
+
+static bool was_killed(pid_t pid)
+{
+    int status = 0;
+
+    CHECK(waitpid(pid, &status, 0) == pid);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+        conform_skip("no seccomp filters here");
+    return WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS;
+}
+
+static double now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* A child that was about to fork: nobody waits for what will not be born. */
+static void killed_before_a_birth(void)
+{
+    struct quire_fork_stat st;
+    struct rlimit none = {0, 0};
+
+    begin_afresh("killed before a birth");
+    need_sharing();
+    table_make(&table, 300, 4000);
+    pid_t pid = child();
+    if (pid == 0) {
+        setrlimit(RLIMIT_CORE, &none);
+        die_at(SYS_clone);
+        die_at(SYS_clone3);
+        fork();
+        _exit(1);
+    }
+    double start = now();
+    CHECK(was_killed(pid));
+    for (size_t i = 0; i < table.nr; i++)
+        table_set(&table, i, 1);
+    CHECK(now() - start < 1, "%.1f s", now() - start);
+    CHECK(quire_fork_stat(&st) == 0 && st.sharing == 0);
+    end_sharing();
+}
+
+/* Child handlers of fork run in the order in which they were given; this one before the library's. */
+static volatile unsigned linger_us;
+
+static void linger(void)
+{
+    if (linger_us > 0)
+        usleep(linger_us);
+}
+
+static void hook_forks(void)
+{
+    pthread_atfork(NULL, NULL, linger);
+}
+
+__attribute__((section(".preinit_array"), used)) static void (*const at_first)(void) = hook_forks;
+
+/* A child that has forked and not told so; and its child does not get to that for a while. */
+static void killed_after_a_birth(void)
+{
+    struct rlimit none = {0, 0};
+    int result[2];
+
+    begin_afresh("killed after a birth");
+    need_sharing();
+    table_make(&table, 300, 4000);
+    for (unsigned round = 0; round < 2; round++) {
+        REQUIRE(pipe(result) == 0);
+        pid_t pid = child();
+        if (pid == 0) {
+            setrlimit(RLIMIT_CORE, &none);
+            linger_us = 300000;
+            die_at(SYS_openat);
+            if (fork() != 0)
+                _exit(1); /* not reached: the library looks for the child's number */
+            if (table_not(&table, round) == 0)
+                tell(result[1]);
+            usleep(600000);
+            if (table_not(&table, round) == 0)
+                tell(result[1]);
+            _exit(0);
+        }
+        close(result[1]);
+        CHECK(was_killed(pid));
+        if (round == 1)
+            CHECK(hear(result[0])); /* it has entered itself, in its way */
+        double start = now();
+        for (size_t i = 0; i < table.nr; i++)
+            table_set(&table, i, round + 1);
+        CHECK(now() - start < 0.25, "%.1f s", now() - start);
+        if (round == 0)
+            CHECK(hear(result[0]), "the child sees another's writes");
+        CHECK(hear(result[0]), "the child sees another's writes");
+        close(result[0]);
+    }
+    end_sharing();
+}
+
 /* A child whose main thread has ended, and whose number is good for nothing then. */
 static void *check_when_told(void *arg)
 {
@@ -614,6 +732,8 @@ static const struct conform_case cases[] = {
     {"the first main thread ends", first_main_thread_ends, 60},
     {"children fork meanwhile", forks_meanwhile, 60},
     {"fork fails", fork_fails, 60},
+    {"killed before a birth", killed_before_a_birth, 60},
+    {"killed after a birth", killed_after_a_birth, 60},
 };
 
 int main(int argc, char **argv)
