@@ -20,6 +20,7 @@
  * too; from then on nobody writes to the file.
  */
 #include <poll.h>
+#include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <time.h>
@@ -34,9 +35,7 @@
 #define NICE (-10)
 #define MAX_TOUCHED 16384u
 #define UNREGISTER_BYTES ((size_t)32 << 20)
-#define UNMAP_BYTES ((size_t)4 << 20) /* at once, so that nobody waits long for the address space */
-#define UNMAP_PAUSE_NS 1000000        /* and others run in between */
-#define MAX_LITTER 32
+#define UNMAP_PAUSE_NS 1000000 /* and others run in between */
 #define MAX_CPUS 1024u
 #define WORD (8 * sizeof(unsigned long))
 
@@ -48,31 +47,7 @@ static enum state state;
 static uintptr_t touched[MAX_TOUCHED]; /* pages of the window, in state ASIDE */
 static unsigned nr_touched;
 
-/* Mappings to get rid of, in pieces, while there is nothing else to do. */
-static struct {
-    char *at;
-    size_t len;
-} litter[MAX_LITTER];
-static unsigned nr_litter;
-
 /* --- mappings of the file -------------------------------------------------------------------- */
-
-/* Map a part of the file that belongs at `start`; fixed there, or anywhere. NULL: no. */
-static char *map_file(uintptr_t start, size_t len, int flags)
-{
-    void *at = (flags & MAP_FIXED) != 0 ? (void *)start : NULL;
-    long ret = q_arch_syscall6(SYS_mmap, (long)at, (long)len, PROT_READ | PROT_WRITE,
-                               flags | MAP_NORESERVE, q_cowd.file, (long)(start - q_mem.base));
-
-    if (q_sys_failed(ret))
-        return NULL;
-    /* Nobody inherits it shared. A child that ran no fork handler finds nothing there. */
-    if ((flags & MAP_SHARED) != 0 && q_madvise((void *)ret, len, MADV_DONTFORK) != 0) {
-        q_munmap((void *)ret, len);
-        return NULL;
-    }
-    return (char *)ret;
-}
 
 static long watch(uintptr_t start, size_t len)
 {
@@ -88,51 +63,49 @@ static void wake_all(void)
                     q_share.span[i].end - q_share.span[i].start);
 }
 
-static void throw_away(char *at, size_t len)
-{
-    if (at == NULL || len == 0)
-        return;
-    if (nr_litter == MAX_LITTER) {
-        q_munmap(litter[0].at, litter[0].len);
-        litter[0] = litter[--nr_litter];
-    }
-    litter[nr_litter].at = at;
-    litter[nr_litter++].len = len;
-}
-
-static void unmap_a_little(void)
-{
-    size_t len = q_min(litter[0].len, UNMAP_BYTES);
-
-    q_munmap(litter[0].at, len);
-    litter[0].at += len;
-    litter[0].len -= len;
-    if (litter[0].len == 0)
-        litter[0] = litter[--nr_litter];
-}
-
 /* --- giving up ------------------------------------------------------------------------------- */
+
+/* Whether a private mapping is in place already, because a fork is under way. */
+static bool is_aside(unsigned span)
+{
+    return state != OPEN && span < q_share.nr_cuts && q_share.cut[span].next_private == 0 &&
+           q_share.cut[span].next_shared != 0;
+}
 
 /*
  * From now on the file stays as it is, and this process writes to copies of
- * its own. Where a private mapping is in place already, because a fork is
- * under way, it stays, with what was written to it.
+ * its own. Where a private mapping is in place already it stays, with what
+ * was written to it.
+ *
+ * False: the kernel does not map it, and all is as before. Half of it cannot
+ * be, as what is written to the other half would show in children.
  */
-static void go_private(const char *why)
+static bool go_private(const char *why)
 {
+    static bool said;
+    bool begun = false;
+
     if (q_share_mode() != Q_SHARE_FIRST)
-        return;
+        return true;
+    for (unsigned i = 0; i < q_share.nr_spans; i++)
+        begun |= is_aside(i);
     for (unsigned i = 0; i < q_share.nr_spans; i++) {
         const struct q_span *span = &q_share.span[i];
-        uintptr_t start = span->start;
+        uintptr_t start = is_aside(i) ? q_share.cut[i].end : span->start;
 
-        if (state != OPEN && i < q_share.nr_cuts && q_share.cut[i].next_private == 0 &&
-            q_share.cut[i].next_shared != 0) {
-            start = q_share.cut[i].end;
-            q_uffd_unregister(&q_cowd.uffd, span->start, start - span->start);
+        if (start == span->end || q_cowd_map_private(start, span->end - start)) {
+            begun = true;
+        } else {
+            if (begun || !said)
+                q_cowd_say("the heap cannot be mapped private (no memory, or a filter that refuses "
+                           "mmap); first writes wait for children that cannot be reached");
+            said = true;
+            if (begun)
+                abort();
+            return false;
         }
-        if (start < span->end)
-            map_file(start, span->end - start, MAP_PRIVATE | MAP_FIXED);
+        if (start > span->start)
+            q_uffd_unregister(&q_cowd.uffd, span->start, start - span->start);
     }
     q_share.why_not = why;
     atomic_store_explicit(&q_share.frozen, true, memory_order_relaxed);
@@ -140,6 +113,7 @@ static void go_private(const char *why)
     atomic_store_explicit(&q_share.mode, Q_SHARE_PRIVATE, memory_order_release);
     atomic_store_explicit(&q_linear_pinned, false, memory_order_relaxed);
     wake_all();
+    return true;
 }
 
 /* --- first touches --------------------------------------------------------------------------- */
@@ -196,8 +170,10 @@ static void serve_write(uintptr_t page, const struct q_span *span, bool mapped)
     if (q_sharers_break(page, end - page) != 0) {
         end = page + q_page_size();
         if (q_sharers_break(page, q_page_size()) != 0) {
-            go_private(
-                "a child could not be reached (permissions, memory, a fork of its own that hangs)");
+            /* If not, it asks again: the child may be gone by then. */
+            if (!go_private("a child could not be reached (permissions, memory, a fork of its own "
+                            "that hangs)"))
+                q_uffd_wake(&q_cowd.uffd, page, q_page_size());
             return;
         }
     }
@@ -272,7 +248,7 @@ long q_cowd_online(uintptr_t at, size_t len)
             span = &q_share.span[i];
     if (q_share_mode() == Q_SHARE_PRIVATE || (span == NULL && q_share.nr_spans == Q_MAX_SPANS))
         return -ENOSPC;
-    if (map_file(at, len, MAP_SHARED | MAP_FIXED) == NULL)
+    if (q_cowd_map(at, len, MAP_SHARED | MAP_FIXED) == NULL)
         return -ENOMEM;
     if (span == NULL) {
         q_share.span[q_share.nr_spans++] = (struct q_span){at, at + len, at};
@@ -322,8 +298,8 @@ static long cut(unsigned cpu)
         size_t len = q_share.span[i].end - q_share.span[i].start;
 
         *c = (struct q_cut){.start = q_share.span[i].start, .end = q_share.span[i].end};
-        c->next_private = (uintptr_t)map_file(c->start, len, MAP_PRIVATE);
-        c->next_shared = (uintptr_t)map_file(c->start, len, MAP_SHARED);
+        c->next_private = (uintptr_t)q_cowd_map(c->start, len, MAP_PRIVATE);
+        c->next_shared = (uintptr_t)q_cowd_map(c->start, len, MAP_SHARED);
         reserve_aside(c);
         q_share.nr_cuts = i + 1;
         if (c->next_private == 0 || c->next_shared == 0 || watch(c->next_private, len) != 0 ||
@@ -369,10 +345,10 @@ static void clear_cuts(void)
     for (unsigned i = 0; i < q_share.nr_cuts; i++) {
         struct q_cut *c = &q_share.cut[i];
 
-        throw_away((char *)c->next_private, c->next_private != 0 ? c->end - c->start : 0);
-        throw_away((char *)c->next_shared, c->next_shared != 0 ? c->end - c->start : 0);
-        throw_away((char *)c->written, c->written != 0 ? c->end - c->start : 0);
-        throw_away(c->aside_map, c->aside_bytes);
+        q_cowd_throw_away((char *)c->next_private, c->next_private != 0 ? c->end - c->start : 0);
+        q_cowd_throw_away((char *)c->next_shared, c->next_shared != 0 ? c->end - c->start : 0);
+        q_cowd_throw_away((char *)c->written, c->written != 0 ? c->end - c->start : 0);
+        q_cowd_throw_away(c->aside_map, c->aside_bytes);
     }
     q_share.nr_cuts = 0;
 }
@@ -399,9 +375,11 @@ static long answer(enum q_call op, uintptr_t at, size_t len)
         wake_all();
         return 0;
     case Q_CALL_PRIVATE:
+        /* If not, the child finds no heap (MADV_DONTFORK). */
         go_private("a fork could not be prepared (memory, address space, a stack in the heap)");
         state = OPEN;
         clear_cuts();
+        wake_all();
         return 0;
     case Q_CALL_SWEEP:
         if (q_sharers_alive(false))
@@ -462,10 +440,10 @@ void *q_cowd_thread(void *arg)
     }
     ready.fd = q_cowd.uffd.fd;
     for (;;) {
-        if (nr_litter > 0 &&
+        if (q_cowd_any_litter() &&
             q_arch_syscall6(SYS_ppoll, (long)&ready, 1, (long)&pause, 0, 0, 0) == 0) {
             pause.tv_nsec = UNMAP_PAUSE_NS; /* the kernel writes what remains */
-            unmap_a_little();
+            q_cowd_unmap_a_little();
             continue;
         }
         long n = q_arch_syscall6(SYS_read, ready.fd, (long)m, sizeof(m), 0, 0, 0);

@@ -174,6 +174,20 @@ void *q_cowd_thread(void *arg);
 /* cowd.c, in cowd: put the file behind a part of the window. 0 or a negative errno. */
 long q_cowd_online(uintptr_t at, size_t len);
 
+/* cowd_map.c: map a part of the file that belongs at `start`; fixed there, or anywhere. NULL: no. */
+char *q_cowd_map(uintptr_t start, size_t len, int flags);
+
+/* cowd_map.c: the same, private and fixed. Memory may be short for a while only. False: for a second. */
+bool q_cowd_map_private(uintptr_t start, size_t len);
+
+/* cowd_map.c: unmap it later, a little at a time. */
+void q_cowd_throw_away(char *at, size_t len);
+bool q_cowd_any_litter(void);
+void q_cowd_unmap_a_little(void);
+
+/* cowd_map.c: a message to people. cowd's own descriptor 2 is nobody's. */
+void q_cowd_say(const char *text);
+
 /* share.c, in cowd: open all that it needs, and move in. False: refused. */
 bool q_cowd_open(void);
 

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -215,6 +216,42 @@ static void refuse(unsigned nr, unsigned arg)
     REQUIRE(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
     if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &filter) != 0)
         conform_skip("no seccomp filters here");
+}
+
+/* And no more memory mapped from a file, private, in a given place. */
+static void refuse_private_mappings(void)
+{
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[3])),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOMEM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog filter = {COUNT_OF(code), code};
+
+    REQUIRE(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &filter) == 0);
+}
+
+/* Nor can sharing end: who writes waits for the child, which sees none of it. */
+static void unreachable_and_no_memory(void)
+{
+    begin_afresh("an unreachable child and no memory");
+    need_sharing();
+    table_make(&table, 5000, 4000);
+    pid_t pid = child();
+    if (pid == 0) {
+        usleep(300000);
+        child_end(table_not(&table, 0) == 0);
+    }
+    refuse(SYS_process_vm_writev, 0);
+    refuse_private_mappings();
+    for (size_t i = 0; i < table.nr; i++)
+        table_set(&table, i, 1);
+    CHECK(conform_child_ok(pid, "child"));
+    CHECK(table_not(&table, 1) == 0);
+    end_sharing();
 }
 
 /* A child that cannot be reached: sharing ends, and everybody has what is his. */
@@ -723,6 +760,7 @@ static const struct conform_case cases[] = {
     {"a child without handlers", bare_child, 60},
     {"a stack in the heap", stack_in_the_heap, 60},
     {"an unreachable child", unreachable_child, 60},
+    {"an unreachable child and no memory", unreachable_and_no_memory, 60},
     {"userfaultfd refused", userfaultfd_refused, 60},
     {"snapshots by a holder", snapshots, 60},
     {"another pid namespace", pid_namespace, 60},
