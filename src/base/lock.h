@@ -57,11 +57,16 @@ Q_INLINE uint32_t q_lock_self(void)
     return q_lock_holder(q_thread_pointer());
 }
 
+/* Whether this thread holds it: what its own q_lock_self() is. */
+Q_INLINE bool q_lock_is_of(struct q_lock *l, uint32_t holder)
+{
+    return (atomic_load_explicit(&l->word, memory_order_relaxed) & ~Q_LOCK_WAITERS) == holder;
+}
+
 /* Whether the calling thread holds it: nobody else can make that true or false. */
 Q_INLINE bool q_lock_is_mine(struct q_lock *l)
 {
-    return (atomic_load_explicit(&l->word, memory_order_relaxed) & ~Q_LOCK_WAITERS) ==
-           q_lock_self();
+    return q_lock_is_of(l, q_lock_self());
 }
 
 Q_INLINE bool q_trylock(struct q_lock *l)

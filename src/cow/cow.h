@@ -109,6 +109,9 @@ struct q_cow {
     bool keeper;                     /* there is one */
     _Atomic int tid[Q_MAX_HANDLERS]; /* of each handler; 0: not yet, or no more */
     _Atomic int serving;             /* the handler that holds q_store.lock; 0: none */
+    _Atomic int sweeper;             /* its number; 0: not yet, or no more */
+    uint32_t sweeper_as_holder;      /* q_lock_self() of it */
+    _Atomic bool orphaned;           /* the sweeper was killed */
     struct q_kept *kept;             /* under q_vm_lock */
     size_t nr_kept, room_kept;
 };
@@ -125,6 +128,16 @@ Q_INLINE int q_cow_error(const struct quire_snapshot *s)
 Q_INLINE const struct q_ranges *q_cow_guarded(const struct quire_snapshot *s)
 {
     return s->undo != NULL ? &s->undo->guarded : &s->ranges;
+}
+
+/*
+ * The sweeper is no more: nothing is moved aside, the keeper brings back what
+ * is, and handlers come back to what they could not serve. Set under q_store.lock.
+ */
+Q_INLINE bool q_cow_orphaned(void)
+{
+    /* Relaxed: under the lock it is right; elsewhere it is looked at again. */
+    return atomic_load_explicit(&q_cow.orphaned, memory_order_relaxed);
 }
 
 /* engine.c: open userfaultfd and start the handler, once. 0 or an errno; *why is set then. */

@@ -126,8 +126,14 @@ static void *sweeper(void *arg)
     q_arch_syscall6(SYS_prctl, PR_SET_NAME, (long)"quire-sweeper", 0, 0, 0, 0);
     hurry();
     q_helper_begin();
-    if (ready(have_own_table()))
+    bool own = have_own_table();
+    q_cow.sweeper_as_holder = q_lock_self();
+    /* Relaxed: for the keeper, which begins after this. */
+    atomic_store_explicit(&q_cow.sweeper, (int)q_arch_syscall6(SYS_gettid, 0, 0, 0, 0, 0, 0),
+                          memory_order_relaxed);
+    if (ready(own))
         q_sweep_loop();
+    atomic_store_explicit(&q_cow.sweeper, 0, memory_order_relaxed);
     q_helper_end();
     return arg;
 }
@@ -237,6 +243,8 @@ static int start_threads(void)
     for (unsigned i = 0; i < Q_MAX_HANDLERS; i++)
         atomic_store_explicit(&q_cow.tid[i], 0, memory_order_relaxed);
     atomic_store_explicit(&q_cow.serving, 0, memory_order_relaxed);
+    atomic_store_explicit(&q_cow.sweeper, 0, memory_order_relaxed);
+    atomic_store_explicit(&q_cow.orphaned, false, memory_order_relaxed);
     atomic_store_explicit(&q_cow.nr_ready, 0, memory_order_relaxed);
     atomic_store_explicit(&nr_left, 0, memory_order_relaxed);
     atomic_store_explicit(&order, STAY, memory_order_relaxed);

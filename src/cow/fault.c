@@ -12,7 +12,9 @@
  * gets q_store.lock serves all that is there. Serving ends with the page un-protected, all of it under q_store.lock: a
  * resolver that came late would open the next snapshot's page unsaved.
  */
+#include <poll.h>
 #include <sys/uio.h>
+#include <time.h>
 
 #include "cow/cow.h"
 #include "cow/inbox.h"
@@ -282,12 +284,26 @@ static void post(unsigned place, const struct uffd_msg *m)
         q_uffd_wake(&q_cow.uffd, page, q_page_size()); /* it asks again */
 }
 
+/* Whether there is something to read; if not, a little later. */
+static bool readable(int fd)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    struct timespec little = {.tv_nsec = 1000000};
+
+    return q_arch_syscall6(SYS_ppoll, (long)&p, 1, (long)&little, 0, 0, 0) != 0;
+}
+
 void q_cow_serve(int fd, unsigned place)
 {
     struct uffd_msg m[BATCH] = {0};
     int tid = (int)q_arch_syscall6(SYS_gettid, 0, 0, 0, 0, 0, 0);
 
     for (unsigned failed = 0; failed < TRIES;) {
+        /* What somebody who holds the lock has left is seen to by the sweeper. */
+        if (q_cow_orphaned() && q_inbox_any() && !readable(fd)) {
+            serve_all(tid);
+            continue;
+        }
         long n = q_arch_syscall6(SYS_read, fd, (long)m, sizeof(m), 0, 0, 0);
 
         for (long i = 0; i < n / (long)sizeof(m[0]); i++)

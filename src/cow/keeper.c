@@ -1,5 +1,5 @@
 /*
- * keeper.c - the thread that looks after the handlers, and the program, once a second.
+ * keeper.c - the thread that looks after the others, and the program, once a second.
  *
  * It ends what nobody else would:
  *
@@ -9,13 +9,18 @@
  *                        woken. Without any handler the descriptor is closed,
  *                        which opens all pages; later snapshots are made by
  *                        a holder process.
+ *   the sweeper is gone  what is away would stay so, and what handlers leave
+ *                        in their boxes would have nobody who sees to it. The
+ *                        keeper copies home what is away, and snapshots are
+ *                        lost, if anything is; handlers see to the rest. Later
+ *                        snapshots are not taken lazily.
  *   the program is gone  see base/helper.h. With fork:shared, where there are no
  *                        handlers, this is all that it does: cowd could not,
  *                        which has a table of descriptors of its own, and
  *                        serves what is written to while the program ends.
  *
  * Locks: q_store.lock, like a handler; it writes to no heap memory either. If
- * a handler died with that lock held, this thread has inherited it.
+ * one of them died with that lock held, this thread has inherited it.
  */
 #include <fcntl.h>
 #include <sys/prctl.h>
@@ -51,6 +56,18 @@ static unsigned count_handlers(bool *died, bool *held)
     return left;
 }
 
+/* Once. *held: and it holds q_store.lock. */
+static bool sweeper_died(bool *held)
+{
+    int tid = atomic_load_explicit(&q_cow.sweeper, memory_order_relaxed);
+
+    if (tid <= 0 || !is_gone(tid) || q_cow.uffd.fd < 0)
+        return false;
+    atomic_store_explicit(&q_cow.sweeper, 0, memory_order_relaxed);
+    *held |= q_lock_is_of(&q_store.lock, q_cow.sweeper_as_holder);
+    return true;
+}
+
 /*
  * What is away must come back before the descriptor goes, or it would read as
  * zeroes; and each piece that does waits until its event is read.
@@ -61,22 +78,47 @@ static void let_sweep_finish(void)
     struct uffd_msg m;
 
     q_arch_syscall6(SYS_fcntl, q_cow.uffd.fd, F_SETFL, O_NONBLOCK, 0, 0, 0);
-    while (q_sweep_pending())
+    while (q_sweep_pending()) {
+        if (q_cow_orphaned())
+            q_sweep_inherit();
         if (q_arch_syscall6(SYS_read, q_cow.uffd.fd, (long)&m, sizeof(m), 0, 0, 0) <= 0)
             q_arch_syscall6(SYS_nanosleep, (long)&ms, 0, 0, 0, 0, 0);
+    }
 }
 
-static void look_after_handlers(void)
+/* What one that was killed has left half done under q_store.lock. */
+static void end_what_it_held(void)
+{
+    atomic_store_explicit(&q_cow.serving, 0, memory_order_relaxed);
+    q_cow_lose(EIO);
+    q_store_unlock();
+}
+
+static void do_without_sweeper(void)
+{
+    q_lock(&q_store.lock); /* so that no cut is under way */
+    atomic_store_explicit(&q_cow.orphaned, true, memory_order_relaxed);
+    q_store_unlock();
+    q_uffd_wake_all(&q_cow.uffd); /* what it would have seen to is asked for again */
+}
+
+static void look_after_them(void)
 {
     bool died, held;
     unsigned left = count_handlers(&died, &held);
+    bool orphaned = sweeper_died(&held);
 
+    if (held)
+        end_what_it_held();
+    if (orphaned)
+        do_without_sweeper();
+    if (q_cow_orphaned() && left > 0)
+        q_sweep_inherit();
     if (!died)
         return;
     if (left == 0)
         let_sweep_finish();
-    if (!held)
-        q_lock(&q_store.lock);
+    q_lock(&q_store.lock);
     atomic_store_explicit(&q_cow.serving, 0, memory_order_relaxed);
     if (left == 0) {
         q_cow_mark_lost(EIO);
@@ -100,7 +142,7 @@ void *q_cow_keep(void *arg)
         long ret = q_arch_syscall6(SYS_nanosleep, (long)&second, 0, 0, 0, 0, 0);
         if (ret != 0 && ret != -EINTR)
             break; /* rather than look all the time */
-        look_after_handlers();
+        look_after_them();
         if (q_program_is_gone())
             q_program_end();
     }

@@ -18,8 +18,8 @@
 #define ZONES (Q_MAX_NODES * Q_NR_ZONES)
 #define REGIONS 64u
 #define WANTED 64u
-#define SPARE 64u /* pages, each a mapping */
 #define TRIES 3u
+#define INHERITED 1000u /* pieces at once */
 
 enum state { HERE, AWAY, MOVING };
 
@@ -34,7 +34,6 @@ static struct region planned[REGIONS]; /* end: where the mapping ends */
 static unsigned nr_planned;
 static struct q_range reserved[ZONES];
 static unsigned nr_reserved;
-static char *spare;
 static struct region region[REGIONS];
 static _Atomic unsigned nr_regions;
 static _Atomic uint8_t *state;          /* of each piece of the window */
@@ -43,6 +42,7 @@ static _Atomic uint32_t away;           /* pieces not HERE; a futex */
 static _Atomic uint32_t bell;           /* a futex */
 static _Atomic bool others_wait;        /* for a piece, at other addresses: views */
 static _Atomic uint32_t wanted[WANTED]; /* pieces that are waited for, + 1 */
+static _Atomic size_t in_hand;          /* the sweeper's piece, + 1; 0: none */
 static _Atomic bool put_off;            /* some that were claimed are away again */
 static _Atomic bool unmended;           /* some are back and not registered as they should be */
 static uint32_t nr_wanted;              /* under q_store.lock */
@@ -107,29 +107,6 @@ static size_t used_bytes(const struct q_zone *zone)
     return q_align_up((zone->frontier - zone->start_pfn) << q_page_shift, PIECE);
 }
 
-/*
- * Moving pieces takes a few mappings more than there were, and a process that
- * has used up its number (vm.max_map_count) must get its memory back all the
- * same. So some are held ready: pages that cannot be one mapping.
- */
-static bool hold_spare(void)
-{
-    size_t page = q_page_size();
-
-    if (spare == NULL)
-        spare = q_mmap(NULL, SPARE * page, PROT_NONE, MAP_NORESERVE);
-    bool ok = spare != NULL;
-    for (size_t i = 0; ok && i < SPARE; i += 2)
-        ok = q_mprotect(spare + i * page, page, PROT_READ) == 0;
-    return ok;
-}
-
-static void release_spare(void)
-{
-    /* One mapping again. */
-    q_mprotect(spare, SPARE * q_page_size(), PROT_NONE);
-}
-
 /* Plan a zone, mapping by mapping. Without its lock: it may have grown by the time of the cut. */
 static void plan(const struct q_zone *zone)
 {
@@ -159,12 +136,13 @@ static void plan(const struct q_zone *zone)
 void q_sweep_prepare(void)
 {
     nr_planned = nr_reserved = 0;
-    if (q_mem.size == 0 || (q_cow.uffd.features & UFFD_FEATURE_EVENT_REMAP) == 0)
+    if (q_mem.size == 0 || q_cow_orphaned() ||
+        (q_cow.uffd.features & UFFD_FEATURE_EVENT_REMAP) == 0)
         return;
     if (state == NULL)
         state = q_mmap(NULL, q_align_up(q_mem.size / PIECE, q_page_size()), PROT_READ | PROT_WRITE,
                        MAP_NORESERVE);
-    if (state == NULL || !hold_spare())
+    if (state == NULL || !q_sweep_hold_spare())
         return;
     for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++)
         for (unsigned type = 0; type < Q_NR_ZONES; type++)
@@ -202,7 +180,8 @@ size_t q_sweep_cut(void)
 
         region[i] = planned[i];
         region[i].end = planned[i].start;
-        if (end > planned[i].start && move_aside(&planned[i], end - planned[i].start))
+        if (end > planned[i].start && !q_cow_orphaned() &&
+            move_aside(&planned[i], end - planned[i].start))
             region[i].end = end;
         bytes += region[i].end - region[i].start;
     }
@@ -250,23 +229,11 @@ void q_sweep_start(bool moved)
     nr_planned = nr_reserved = 0;
     if (q_sweep_pending())
         q_sweep_ring();
-    else if (spare != NULL)
-        release_spare();
+    else
+        q_sweep_release_spare();
 }
 
 /* --- the sweep ------------------------------------------------------------------------------- */
-
-/* Protect what snapshots guard of [from, to), which lies `distance` further now. */
-static bool protect_for(const struct q_ranges *g, uintptr_t from, uintptr_t to, uintptr_t distance)
-{
-    for (size_t i = q_ranges_after(g, from); i < g->nr && g->at[i].start < to; i++) {
-        uintptr_t lo = q_max(from, g->at[i].start), hi = q_min(to, g->at[i].end);
-
-        if (q_uffd_protect(&q_cow.uffd, lo + distance, hi - lo, true) != 0)
-            return false;
-    }
-    return true;
-}
 
 /* The registration is made anew for protection alone; that un-protects, so it is done for all. */
 static bool protect_piece(const struct region *r, uintptr_t at)
@@ -278,7 +245,7 @@ static bool protect_piece(const struct region *r, uintptr_t at)
         return false;
     /* Nobody changes the list while a piece is away. */
     for (const struct quire_snapshot *s = q_cow.live; s != NULL; s = s->older)
-        if (q_cow_error(s) == 0 && !protect_for(q_cow_guarded(s), at, at + PIECE, distance))
+        if (q_cow_error(s) == 0 && !q_sweep_protect_for(q_cow_guarded(s), at, at + PIECE, distance))
             return false;
     return true;
 }
@@ -307,7 +274,7 @@ static bool move_back(uintptr_t from, uintptr_t at)
         if (q_arch_syscall6(SYS_mremap, (long)from, PIECE, PIECE, MREMAP_MAYMOVE | MREMAP_FIXED,
                             (long)at, 0) == (long)at)
             return true;
-        release_spare();
+        q_sweep_release_spare();
     }
     return false;
 }
@@ -327,27 +294,10 @@ static bool copy_back(const struct region *r, uintptr_t at)
            q_sweep_copy(r->shadow + (at - r->start), at, PIECE);
 }
 
-/* A piece that the caller has claimed. */
-static void bring_back(size_t piece, bool sweeper)
+static void came_back(size_t piece, bool sweeper)
 {
     uintptr_t at = q_mem.base + piece * PIECE;
-    const struct region *r = find(at);
-    bool guarded = protect_piece(r, at);
 
-    if (!guarded) {
-        lose_all();
-        release_spare();
-        atomic_store_explicit(&unmended, true, memory_order_relaxed);
-    }
-    if (!move_back(r->shadow + (at - r->start), at) && !(sweeper && copy_back(r, at))) {
-        /* Later, when others are back: in order they need no mapping more. Or by the sweeper. */
-        atomic_store_explicit(&state[piece], AWAY, memory_order_release);
-        atomic_store_explicit(&put_off, true, memory_order_relaxed);
-        if (!sweeper)
-            q_sweep_ring();
-        nap();
-        return;
-    }
     /* Release, both: who finds it here may use the memory. */
     atomic_store_explicit(&state[piece], HERE, memory_order_release);
     /* Before the look at others_wait: see q_sweep_want_elsewhere(). */
@@ -355,8 +305,39 @@ static void bring_back(size_t piece, bool sweeper)
     q_uffd_wake(&q_cow.uffd, at, PIECE);
     if (atomic_exchange_explicit(&others_wait, false, memory_order_acq_rel))
         q_uffd_wake_all(&q_cow.uffd);
-    if (atomic_fetch_sub_explicit(&away, 1, memory_order_acq_rel) == 1)
+    bool last = atomic_fetch_sub_explicit(&away, 1, memory_order_acq_rel) == 1;
+    if (sweeper)
+        atomic_store_explicit(&in_hand, 0, memory_order_relaxed);
+    if (last)
         q_futex(&away, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, INT32_MAX);
+}
+
+/* A piece that the caller has claimed. */
+static void bring_back(size_t piece, bool sweeper)
+{
+    uintptr_t at = q_mem.base + piece * PIECE;
+    const struct region *r = find(at);
+    bool move = !q_cow_orphaned(); /* else the keeper copies all */
+
+    if (sweeper)
+        atomic_store_explicit(&in_hand, piece + 1, memory_order_relaxed);
+    if (move && !protect_piece(r, at)) {
+        lose_all();
+        q_sweep_release_spare();
+        atomic_store_explicit(&unmended, true, memory_order_relaxed);
+    }
+    if (!(move && move_back(r->shadow + (at - r->start), at)) && !(sweeper && copy_back(r, at))) {
+        /* Later, when others are back: in order they need no mapping more. Or by the sweeper. */
+        atomic_store_explicit(&state[piece], AWAY, memory_order_release);
+        atomic_store_explicit(&put_off, true, memory_order_relaxed);
+        if (sweeper)
+            atomic_store_explicit(&in_hand, 0, memory_order_relaxed);
+        else
+            q_sweep_ring();
+        nap();
+        return;
+    }
+    came_back(piece, sweeper);
 }
 
 bool q_sweep_mend(void)
@@ -471,7 +452,7 @@ void q_sweep_finish(void)
     uint32_t left;
     while ((left = atomic_load_explicit(&away, memory_order_acquire)) != 0)
         q_futex(&away, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, left);
-    release_spare();
+    q_sweep_release_spare();
 }
 
 void q_sweep_loop(void)
@@ -489,8 +470,23 @@ void q_sweep_loop(void)
     q_uffd_close(&own); /* as the keeper did: the last one opens everything */
 }
 
+/* A thread is killed alone where it makes a system call, which is not made then. */
+void q_sweep_inherit(void)
+{
+    size_t piece = atomic_load_explicit(&in_hand, memory_order_relaxed);
+
+    if (piece != 0 && atomic_load_explicit(&state[piece - 1], memory_order_relaxed) == MOVING)
+        bring_back(piece - 1, true); /* so it had not been moved */
+    else if (piece != 0)
+        came_back(piece - 1, true);
+    for (unsigned i = 0; i < INHERITED && bring_next(true); i++)
+        ;
+    q_futex(&away, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, INT32_MAX);
+}
+
 void q_sweep_forget(void)
 {
+    atomic_store_explicit(&in_hand, 0, memory_order_relaxed);
     atomic_store_explicit(&nr_regions, 0, memory_order_relaxed);
     atomic_store_explicit(&away, 0, memory_order_relaxed);
     atomic_store_explicit(&unmended, false, memory_order_relaxed);

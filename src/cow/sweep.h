@@ -27,7 +27,8 @@
  * snapshots does not change.
  *
  * Where the kernel has no mapping left to move a piece home the sweeper copies
- * it, and snapshots are lost.
+ * it, and snapshots are lost. So does the keeper where the sweeper was killed:
+ * by a filter, maybe, that kills whoever moves memory.
  *
  * In a child that was made without fork's handlers what is away is missing.
  */
@@ -76,6 +77,18 @@ void q_sweep_ring(void);
 
 /* The sweeper's loop, until the keeper closes the descriptor. */
 void q_sweep_loop(void);
+
+/* In the keeper, once the sweeper is gone: bring back what is away. For a while, if that fails. */
+void q_sweep_inherit(void);
+
+/* sweep_copy.c: mappings that are held ready, so that the kernel's limit is not in the way. */
+bool q_sweep_hold_spare(void);
+void q_sweep_release_spare(void);
+
+/* sweep_copy.c: protect what a snapshot guards of [from, to), which lies `distance` further now. */
+struct q_ranges;
+bool q_sweep_protect_for(const struct q_ranges *g, uintptr_t from, uintptr_t to,
+                         uintptr_t distance);
 
 /* sweep_copy.c, for the sweeper alone: fill missing pages with what lies at `from`, which goes. False: not all. */
 bool q_sweep_copy(uintptr_t from, uintptr_t at, size_t len);

@@ -1,11 +1,38 @@
-/* sweep_copy.c - see sweep.h: what cannot be moved home, page by page. */
+/* sweep_copy.c - see sweep.h: what cannot be moved home, page by page; what sweep.c has no room for. */
 #include <string.h>
 
 #include "cow/cow.h"
 
+#define SPARE 64u /* pages, each a mapping */
+
+static char *spare;
+
+/*
+ * Moving pieces takes a few mappings more than there were, and a process that
+ * has used up its number (vm.max_map_count) must get its memory back all the
+ * same. So some are held ready: pages that cannot be one mapping.
+ */
+bool q_sweep_hold_spare(void)
+{
+    size_t page = q_page_size();
+
+    if (spare == NULL)
+        spare = q_mmap(NULL, SPARE * page, PROT_NONE, MAP_NORESERVE);
+    bool ok = spare != NULL;
+    for (size_t i = 0; ok && i < SPARE; i += 2)
+        ok = q_mprotect(spare + i * page, page, PROT_READ) == 0;
+    return ok;
+}
+
+void q_sweep_release_spare(void)
+{
+    if (spare != NULL) /* one mapping again */
+        q_mprotect(spare, SPARE * q_page_size(), PROT_NONE);
+}
+
 bool q_sweep_copy(uintptr_t from, uintptr_t at, size_t len)
 {
-    static char page[1 << 16] __attribute__((aligned(64))); /* the sweeper's */
+    static char page[1 << 16] __attribute__((aligned(64))); /* the sweeper's; then the keeper's */
 
     for (size_t off = 0; off < len; off += q_page_size()) {
         if (!q_copy_carefully(page, (const void *)(from + off), q_page_size()))
@@ -17,5 +44,16 @@ bool q_sweep_copy(uintptr_t from, uintptr_t at, size_t len)
     }
     if (q_munmap((void *)from, len) != 0) /* in the middle of a mapping: that would make two */
         q_madvise((void *)from, len, MADV_DONTNEED);
+    return true;
+}
+
+bool q_sweep_protect_for(const struct q_ranges *g, uintptr_t from, uintptr_t to, uintptr_t distance)
+{
+    for (size_t i = q_ranges_after(g, from); i < g->nr && g->at[i].start < to; i++) {
+        uintptr_t lo = q_max(from, g->at[i].start), hi = q_min(to, g->at[i].end);
+
+        if (q_uffd_protect(&q_cow.uffd, lo + distance, hi - lo, true) != 0)
+            return false;
+    }
     return true;
 }
