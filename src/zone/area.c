@@ -73,6 +73,7 @@ void *q_area_alloc(size_t bytes, int *error)
         return NULL;
     struct q_area *a = new_area();
     char *at = a != NULL ? place(nr) : NULL;
+    q_keep_to_limit();
     if (at != NULL && q_mprotect(at, nr << q_page_shift, PROT_READ | PROT_WRITE) == 0)
         return enter(a, (uintptr_t)at, nr, NULL);
     if (at != NULL)

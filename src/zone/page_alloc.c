@@ -14,6 +14,8 @@
 #include "base/msg.h"
 #include "base/opt.h"
 #include "numa/topology.h"
+#include "zone/hold.h"
+#include "zone/linear.h"
 #include "zone/movable.h"
 #include "zone/pageblock.h"
 #include "zone/reclaim.h"
@@ -23,6 +25,7 @@
 #define SMALL_HEAP_BYTES ((size_t)128 << 20)
 #define FIT_SCAN 32                  /* blocks to look at for one that fits */
 #define DROP_BYTES ((size_t)1 << 20) /* of discardable runs, at a time */
+#define OVER_SHARE 64                /* by this part of the limit free memory may go beyond it */
 
 _Atomic size_t q_pages_in_use;
 _Atomic size_t q_pages_carved;
@@ -64,6 +67,37 @@ void q_uncharge_outside(size_t pages)
 {
     atomic_fetch_sub_explicit(&q_pages_outside, pages, memory_order_relaxed);
     q_uncharge(pages);
+}
+
+/* Pages that are free and hold memory all the same. Relaxed: a hint, read without locks. */
+static size_t resting(void)
+{
+    size_t nr = q_vcached() >> q_page_shift;
+
+    for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++)
+        for (unsigned type = 0; type < Q_NR_ZONES; type++)
+            nr += __atomic_load_n(&q_nodes[nid]->zones[type].nr_dirty, __ATOMIC_RELAXED);
+    return nr;
+}
+
+static void keep_below(size_t limit)
+{
+    size_t used = atomic_load_explicit(&q_pages_in_use, memory_order_relaxed);
+    size_t room = limit - q_min(used, limit), over = limit / OVER_SHARE;
+
+    /* Not where part of it may have to stay: each allocation would look at all of it again. */
+    if (resting() <= room + over || q_any_held() || q_linear_is_pinned())
+        return;
+    q_vtrim(true);
+    /* A little more than need be, so that the next ones need not. */
+    if (resting() > room)
+        q_reclaim_all(room - q_min(over, room));
+}
+
+void q_keep_to_limit(void)
+{
+    if (q_unlikely(q_opt.limit != 0))
+        keep_below(q_opt.limit >> q_page_shift);
 }
 
 /* Hand every free block of the pageblock at pfn to another mobility. */
@@ -324,7 +358,10 @@ struct q_page *q_alloc_on(struct q_place want, q_gfp_t gfp, unsigned order, size
 {
     struct q_page *page = try_on(&want, gfp, order, nr);
 
-    return page == NULL && q_last_resort(nr) ? try_on(&want, gfp, order, nr) : page;
+    if (page == NULL && q_last_resort(nr))
+        page = try_on(&want, gfp, order, nr);
+    q_keep_to_limit();
+    return page;
 }
 
 struct q_page *q_alloc_pages_node(unsigned nid, q_gfp_t gfp, unsigned order)
@@ -416,6 +453,7 @@ bool q_grow_run(struct q_page *page, size_t nr)
     q_unlock(&zone->lock);
     if (!ok)
         q_uncharge(nr - have);
+    q_keep_to_limit();
     return ok;
 }
 
@@ -448,9 +486,10 @@ struct q_page *q_alloc_slab_pages(unsigned want, unsigned *written)
     struct q_place from = q_place_by_policy();
     struct q_page *page = try_slab(&from, want, written);
 
-    return page == NULL && q_last_resort((size_t)1 << q_slab_order())
-               ? try_slab(&from, want, written)
-               : page;
+    if (page == NULL && q_last_resort((size_t)1 << q_slab_order()))
+        page = try_slab(&from, want, written);
+    q_keep_to_limit();
+    return page;
 }
 
 void q_free_slab_pages(struct q_page *page, unsigned written)

@@ -77,6 +77,13 @@ void q_uncharge_outside(size_t pages);
 bool q_last_resort(size_t nr);
 
 /*
+ * After an allocation: what is free and still resident counts, too. Gives
+ * back as much of it as is too much under the limit, where there is one. No
+ * lock from q_movable_lock on is held.
+ */
+void q_keep_to_limit(void);
+
+/*
  * Inside the layer: take from / give to the buddy lists of one zone, zone->lock
  * held. *written: pages up to the last one that may hold something.
  */

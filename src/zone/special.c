@@ -332,6 +332,7 @@ struct q_page *q_special_alloc(enum q_special kind, unsigned order, size_t nr, b
         q_uncharge_outside(nr);
         return NULL;
     }
+    q_keep_to_limit();
     const struct q_section *s = q_special_section(page);
     if (ops->ready != NULL && (*error = -ops->ready(s, (size_t)(page - s->pages), nr)) != 0) {
         free_run(page);

@@ -184,8 +184,10 @@ void *q_vmalloc(size_t bytes, size_t align, size_t *dirty)
         q_lock(&q_vm_lock);
         bool ok = insert(p, len);
         q_unlock(&q_vm_lock);
-        if (ok)
+        if (ok) {
+            q_keep_to_limit();
             return p;
+        }
         q_munmap(p, len);
     }
     q_uncharge(len >> q_page_shift);
@@ -204,6 +206,11 @@ size_t q_vsize(const void *p)
         bytes = table[at].bytes;
     q_unlock(&q_vm_lock);
     return bytes;
+}
+
+size_t q_vcached(void)
+{
+    return __atomic_load_n(&stat.cached_bytes, __ATOMIC_RELAXED);
 }
 
 /* Bytes that the cache may hold now. */
@@ -312,6 +319,8 @@ void *q_vrealloc(void *p, size_t bytes)
     moving--;
     insert(now != NULL ? now : p, now != NULL ? len : old); /* fits: one was just removed */
     q_unlock(&q_vm_lock);
+    if (len > old)
+        q_keep_to_limit();
     return now;
 }
 

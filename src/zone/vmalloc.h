@@ -51,6 +51,9 @@ bool q_vresting(const void *p);
 /* Unmap cached blocks that have rested long enough; all of them where force is set. Returns bytes. */
 size_t q_vtrim(bool force);
 
+/* Bytes that rest there: a hint, read without the lock. */
+size_t q_vcached(void);
+
 struct q_vstat {
     size_t blocks, bytes;               /* in use */
     size_t cached_blocks, cached_bytes; /* resting */
