@@ -8,33 +8,50 @@
 #include "base/sys.h"
 
 #define ROOM 512u
+#define STAT_ROOM 4096u
 #define SHARE 16u         /* one part in so many is left for what is not heap, or comes too fast */
+#define LAST_SHARE 32u    /* so little is left below memory.max only where others are in the group */
 #define STALL_PERCENT 10u /* of the last ten seconds, in which some task waited for memory */
 
 /* Where version 2 is mounted: alone, or beside version 1. */
 static const char *const roots[] = {"/sys/fs/cgroup", "/sys/fs/cgroup/unified"};
 
 /* The file `name` of a directory, as text. False where it is not there. */
-static bool read_in(const char *folder, const char *name, char text[ROOM])
+static bool read_in(const char *folder, const char *name, char *text, size_t size)
 {
     char path[ROOM];
     struct q_buf b = {.at = path, .size = sizeof(path)};
 
     q_buf_printf(&b, "%s/%s", folder, name);
-    return b.len + 1 < b.size && q_read_file(path, text, ROOM) > 0;
+    return b.len + 1 < b.size && q_read_file(path, text, size) > 0;
+}
+
+static size_t number(const char *p)
+{
+    size_t n = 0;
+
+    for (; *p >= '0' && *p <= '9'; p++)
+        n = n * 10 + (size_t)(*p - '0');
+    return n;
 }
 
 /* A number of bytes; 0 where it says "max", or nothing that is a number. */
 static size_t read_bytes(const char *folder, const char *name)
 {
     char text[ROOM];
-    size_t n = 0;
 
-    if (!read_in(folder, name, text))
-        return 0;
-    for (const char *p = text; *p >= '0' && *p <= '9'; p++)
-        n = n * 10 + (size_t)(*p - '0');
-    return n;
+    return read_in(folder, name, text, sizeof(text)) ? number(text) : 0;
+}
+
+/* To the group above. What is none any more has no such files. */
+static bool go_up(char folder[ROOM])
+{
+    char *slash = strrchr(folder, '/');
+
+    if (slash == NULL || slash == folder)
+        return false;
+    *slash = '\0';
+    return true;
 }
 
 /* The directory by the option: that one, or the process's own. False where there is none. */
@@ -61,7 +78,7 @@ static bool find_folder(char folder[ROOM])
     for (unsigned i = 0; i < sizeof(roots) / sizeof(roots[0]); i++) {
         b.len = 0;
         q_buf_printf(&b, "%s%s", roots[i], strcmp(at, "/") != 0 ? at : "");
-        if (read_in(folder, "cgroup.controllers", max))
+        if (read_in(folder, "cgroup.controllers", max, sizeof(max)))
             return true;
     }
     return false;
@@ -74,29 +91,51 @@ size_t q_cgroup_limit(void)
 
     if (!find_folder(folder))
         return 0;
-    /* Upwards; what is no group any more has no such file. */
-    for (char *slash = folder; slash != NULL; slash = strrchr(folder, '/')) {
-        if (slash != folder)
-            *slash = '\0';
+    do {
         size_t max = read_bytes(folder, "memory.max");
 
         if (max != 0 && (least == 0 || max < least))
             least = max;
-        if (strrchr(folder, '/') == folder)
-            break;
-    }
+    } while (go_up(folder));
     return least - least / SHARE;
 }
 
-/* "some avg10=12.34 ...": the whole percent. */
-static unsigned stalled(const char *text)
+/* What follows `name` in a text; 0 where it is not in it. */
+static size_t field(const char *text, const char *name)
 {
-    const char *p = strstr(text, "some avg10=");
-    unsigned n = 0;
+    const char *p = strstr(text, name);
 
-    for (p = p != NULL ? p + 11 : ""; *p >= '0' && *p <= '9'; p++)
-        n = n * 10 + (unsigned)(*p - '0');
-    return n;
+    return p != NULL ? number(p + strlen(name)) : 0;
+}
+
+/*
+ * Bytes that the kernel cannot get back by itself. A group that reads files
+ * fills up with their pages to its very limit and lacks nothing.
+ */
+static size_t held(const char *folder)
+{
+    char text[STAT_ROOM];
+    size_t now = read_bytes(folder, "memory.current"), files = 0;
+
+    if (read_in(folder, "memory.stat", text, sizeof(text)))
+        files = field(text, "\ninactive_file ") + field(text, "\nactive_file ");
+    return now - q_min(files, now);
+}
+
+static bool nearly_full(const char *folder)
+{
+    size_t high = read_bytes(folder, "memory.high"), max = read_bytes(folder, "memory.max");
+
+    if (high == 0 && max == 0)
+        return false;
+    size_t now = held(folder);
+    return (high != 0 && now > high - high / SHARE) || (max != 0 && now > max - max / LAST_SHARE);
+}
+
+/* "some avg10=12.34 ...". */
+static bool stalls(const char *text)
+{
+    return field(text, "some avg10=") >= STALL_PERCENT;
 }
 
 bool q_cgroup_pressure(void)
@@ -104,10 +143,12 @@ bool q_cgroup_pressure(void)
     char folder[ROOM], text[ROOM];
 
     if (!find_folder(folder))
-        return q_read_file("/proc/pressure/memory", text, sizeof(text)) > 0 &&
-               stalled(text) >= STALL_PERCENT;
-    size_t high = read_bytes(folder, "memory.high"), now = read_bytes(folder, "memory.current");
-    if (high != 0 && now > high - high / SHARE)
+        return q_read_file("/proc/pressure/memory", text, sizeof(text)) > 0 && stalls(text);
+    if (read_in(folder, "memory.pressure", text, sizeof(text)) && stalls(text))
         return true;
-    return read_in(folder, "memory.pressure", text) && stalled(text) >= STALL_PERCENT;
+    do {
+        if (nearly_full(folder))
+            return true;
+    } while (go_up(folder));
+    return false;
 }

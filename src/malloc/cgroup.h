@@ -12,9 +12,10 @@
 size_t q_cgroup_limit(void);
 
 /*
- * Whether memory is short outside: memory.current comes near memory.high of
- * the group, or tasks waited for memory for a tenth of the last ten seconds
- * (memory.pressure; without a group that of the system).
+ * Whether memory is short outside: what the group or one above it holds, pages
+ * of files aside, comes near its memory.high or up to its memory.max, or tasks
+ * waited for memory for a tenth of the last ten seconds (memory.pressure;
+ * without a group that of the system).
  */
 bool q_cgroup_pressure(void);
 

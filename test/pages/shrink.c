@@ -210,6 +210,35 @@ static void under_limit(void)
     CHECK(malloc(20 << 20) == NULL && errno == ENOMEM && cache.scans == before);
 }
 
+/* What is in use is below the limit all the time; what was freed before must not come on top. */
+static void freed_under_limit(void)
+{
+    enum { RUNS = 200, OBJECTS = 400000 };
+    static char *p[OBJECTS];
+
+    if (strstr(conf(), "limit:48M") == NULL)
+        conform_skip("run by another case");
+    size_t least = conform_resident() + sizeof(p);
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < RUNS; i++)
+            REQUIRE((p[i] = malloc(200000)) != NULL && memset(p[i], 1, 200000));
+        for (int i = 0; i < RUNS; i++)
+            free(p[i]);
+        for (int i = 0; i < OBJECTS; i++)
+            REQUIRE((p[i] = malloc(100)) != NULL && memset(p[i], 1, 100));
+        CHECK(conform_resident() <= least + (51 << 20), "%zu, at first %zu", conform_resident(),
+              least);
+        for (int i = 0; i < OBJECTS; i++)
+            free(p[i]);
+        char *large = malloc(40 << 20);
+        REQUIRE(large != NULL);
+        memset(large, 1, 40 << 20);
+        CHECK(conform_resident() <= least + (51 << 20), "%zu, at first %zu", conform_resident(),
+              least);
+        free(large);
+    }
+}
+
 static _Atomic unsigned failed;
 
 static void *allocate(void *arg)
@@ -399,6 +428,8 @@ static void case_limit(void)
     run_with("limit:32M", "(threads under a limit)");
     run_with("limit:32M,model:sparse", "(under a limit)");
     run_with("limit:32M,numa_fake:2", "(under a limit)");
+    run_with("limit:48M", "(freed under a limit)");
+    run_with("limit:48M,model:sparse,numa_fake:2", "(freed under a limit)");
 }
 
 static void nap(void)
@@ -469,10 +500,12 @@ static void write_in(const char *name, const char *text)
 static void remove_group(void)
 {
     static const char *const names[] = {
-        "group/memory.max", "group/memory.high", "group/memory.current", "memory.max", "group", ""};
+        "group/memory.max", "group/memory.high", "group/memory.current", "group/memory.stat",
+        "memory.max",       "memory.high",       "memory.current",       "group",
+        ""};
     char path[100];
 
-    for (unsigned i = 0; i < 6; i++) {
+    for (unsigned i = 0; i < COUNT_OF(names); i++) {
         snprintf(path, sizeof(path), "%s/%s", folder, names[i]);
         if (remove(path) != 0)
             rmdir(path);
@@ -505,6 +538,18 @@ static void pressed(void)
     CHECK(cache.given >= 10 * PIECE, "%zu bytes given", (size_t)cache.given);
 }
 
+/* What fills the group is pages of files: nobody is asked for anything. */
+static void not_pressed(void)
+{
+    if (strstr(conf(), "cgroup:") == NULL || strstr(conf(), "kswapd:1") == NULL)
+        conform_skip("run by another case");
+    REQUIRE(quire_shrinker_register("cache", count, scan, &cache) != NULL);
+    fill_cache(64);
+    for (int i = 0; i < 80; i++)
+        nap();
+    CHECK(cache.given == 0, "%zu bytes given", (size_t)cache.given);
+}
+
 static void case_background(void)
 {
     run_with("kswapd:1,decay_ms:50", "(idle)");
@@ -533,6 +578,12 @@ static void case_group(void)
     write_in("group/memory.current", "29000000\n");
     snprintf(options, sizeof(options), "kswapd:1,cgroup:%s", path);
     run_with(options, "(pressed)");
+    write_in("group/memory.stat", "anon 1000000\nfile 25000000\ninactive_anon 1000000\n"
+                                  "inactive_file 24000000\nactive_file 1000000\n");
+    run_with(options, "(not pressed)");
+    write_in("memory.high", "20000000\n"); /* of the group above */
+    write_in("memory.current", "19000000\n");
+    run_with(options, "(pressed)");
     run_with("cgroup:/nowhere,limit:32M", "(under a limit)");
     run_with("cgroup:auto,limit:32M", "(under a limit)");
     remove_group();
@@ -548,11 +599,13 @@ static const struct conform_case cases[] = {
     {"control groups", case_group, 180},
     {"(under a limit)", under_limit, 0},
     {"(threads under a limit)", threads_under_limit, 0},
+    {"(freed under a limit)", freed_under_limit, 0},
     {"(idle)", idle, 0},
     {"(main thread ends)", end_main_thread, 0},
     {"(main thread ends, with a snapshot)", end_main_thread_with_snapshot, 0},
     {"(in a group)", in_group, 0},
     {"(pressed)", pressed, 0},
+    {"(not pressed)", not_pressed, 0},
 };
 
 int main(int argc, char **argv)
