@@ -80,9 +80,10 @@ static size_t resting(void)
     return nr;
 }
 
-static void keep_below(size_t limit)
+void q_keep_below_limit(void)
 {
     size_t used = atomic_load_explicit(&q_pages_in_use, memory_order_relaxed);
+    size_t limit = q_opt.limit >> q_page_shift;
     size_t room = limit - q_min(used, limit), over = limit / OVER_SHARE;
 
     /* Not where part of it may have to stay: each allocation would look at all of it again. */
@@ -92,12 +93,6 @@ static void keep_below(size_t limit)
     /* A little more than need be, so that the next ones need not. */
     if (resting() > room)
         q_reclaim_all(room - q_min(over, room));
-}
-
-void q_keep_to_limit(void)
-{
-    if (q_unlikely(q_opt.limit != 0))
-        keep_below(q_opt.limit >> q_page_shift);
 }
 
 /* Hand every free block of the pageblock at pfn to another mobility. */

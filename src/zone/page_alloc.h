@@ -10,6 +10,7 @@
 #ifndef Q_ZONE_PAGE_ALLOC_H
 #define Q_ZONE_PAGE_ALLOC_H
 
+#include "base/opt.h"
 #include "zone/place.h"
 
 typedef unsigned q_gfp_t;
@@ -81,7 +82,12 @@ bool q_last_resort(size_t nr);
  * back as much of it as is too much under the limit, where there is one. No
  * lock from q_movable_lock on is held.
  */
-void q_keep_to_limit(void);
+void q_keep_below_limit(void);
+Q_INLINE void q_keep_to_limit(void)
+{
+    if (q_unlikely(q_opt.limit != 0))
+        q_keep_below_limit();
+}
 
 /*
  * Inside the layer: take from / give to the buddy lists of one zone, zone->lock
