@@ -1,5 +1,6 @@
 /*
- * layers: what quire's own layers cost below malloc, linked from their sources, without src/malloc:
+ * layers: what quire's own layers cost below malloc, linked from their sources, with nothing of
+ * src/malloc but shrinkers:
  * the program itself lives on libc's allocator.
  *
  *     slab-pages-KEPT     KEPT blocks of a slab's order out and back: few stay in the per-CPU list
@@ -20,6 +21,9 @@
  *     area-PAGES          memory between guard pages, written at its start, and back
  *     pin-PAGES           a movable run pinned and unpinned
  *     compact-PAGES       so many single pages moved out of half-empty pageblocks, per page
+ *     reclaim-PAGES       so many pages written, freed and given back to the kernel, per page
+ *     drop-PAGES          so many single discardable pages, written, and dropped by reclaim, per page
+ *     shrinker-PAGES      a run of so many at the limit, where a shrinker frees older ones for it
  *     mapping-MIB         a block with a mapping of its own, out of the cache and back
  */
 #include "shim.h"
@@ -29,6 +33,8 @@
 #include <unistd.h>
 
 #include "base/opt.h"
+#include "malloc/shrink.h"
+#include "quire/shrinker.h"
 #include "slab/arena.h"
 #include "slab/cache.h"
 #include "slab/slab.h"
@@ -38,6 +44,7 @@
 #include "zone/highmem.h"
 #include "zone/movable.h"
 #include "zone/page_alloc.h"
+#include "zone/reclaim.h"
 #include "zone/special.h"
 #include "zone/vmalloc.h"
 
@@ -239,6 +246,90 @@ static void compact(struct shim *shim, size_t pages)
         }
 }
 
+/* In runs of 16 pages. */
+static void reclaim(struct shim *shim, size_t pages)
+{
+    static struct q_page *all[1 << 10];
+
+    for (size_t n; (n = shim_next(shim));)
+        for (; n; n -= pages) {
+            for (size_t i = 0; i < pages / 16; i++) {
+                check((all[i] = q_alloc_run(Q_GFP_MOVABLE, 16)) != NULL, "no pages");
+                char *bytes = q_page_address(all[i]);
+                for (size_t at = 0; at < 16; at++)
+                    *(volatile char *)(bytes + (at << q_page_shift)) = 1;
+            }
+            for (size_t i = 0; i < pages / 16; i++)
+                q_free_run(all[i]);
+            q_reclaim_all(0);
+        }
+}
+
+static void drop(struct shim *shim, size_t pages)
+{
+    static struct q_movable *all[1 << 14];
+    bool lost;
+    void *at;
+
+    for (size_t n; (n = shim_next(shim));)
+        for (; n; n -= pages) {
+            for (size_t i = 0; i < pages; i++) {
+                all[i] = q_movable_alloc(1, Q_MOVABLE_DISCARDABLE);
+                check(all[i] != NULL && q_movable_pin(all[i], &at, &lost) == Q_PIN_OK, "no run");
+                *(volatile char *)at = 1;
+                q_movable_unpin(all[i]);
+            }
+            /* Those pinned since the last time stay once. */
+            while (q_movable_shrink(pages) > 0)
+                continue;
+            check(q_movable_droppable() == 0, "some are left");
+            for (size_t i = 0; i < pages; i++)
+                q_movable_free(all[i]);
+        }
+}
+
+/* A cache of runs, oldest first, that fills what the limit leaves. */
+static struct {
+    struct q_page *run[DEEP];
+    size_t first, nr, bytes;
+} cache;
+
+static size_t count_cache(void *arg)
+{
+    return cache.nr * cache.bytes;
+}
+
+static size_t scan_cache(void *arg, size_t bytes)
+{
+    size_t freed = 0;
+
+    for (; freed < bytes && cache.nr > 0; cache.nr--, freed += cache.bytes)
+        q_free_run(cache.run[cache.first++ % DEEP]);
+    return freed;
+}
+
+static void shrinker(struct shim *shim, size_t pages)
+{
+    quire_shrinker_t *s = quire_shrinker_register("layers", count_cache, scan_cache, NULL);
+
+    check(s != NULL, "no shrinker");
+    cache.bytes = pages << q_page_shift;
+    q_opt.limit = (q_pages_in_use << q_page_shift) + (DEEP - 1) * cache.bytes;
+    for (size_t n; (n = shim_next(shim));)
+        while (n--) {
+            struct q_page *page;
+            unsigned tries = 0;
+
+            while ((page = q_alloc_run(Q_GFP_MOVABLE, pages)) == NULL)
+                check(q_memory_is_short(cache.bytes, &tries), "no room is made");
+            *(volatile char *)q_page_address(page) = 1;
+            cache.run[(cache.first + cache.nr++) % DEEP] = page;
+        }
+    q_opt.limit = 0;
+    scan_cache(NULL, SIZE_MAX);
+    quire_shrinker_unregister(s);
+}
+
 static void *take(size_t size)
 {
     void *object = q_slub_pop(q_heap_class(q_heap, size));
@@ -401,6 +492,7 @@ int main(int argc, char **argv)
 {
     static const size_t orders[] = {0, 1, 2, 3, 4, 6, 9, 0};
     static const size_t few[] = {0, 2, 4, 0};
+    static const size_t held[] = {16, 256, 0};
     static const size_t windows[] = {1, 300, FAR, 0};
     static const size_t rows[] = {1, 16, 64, 0};
     static const size_t pages[] = {9, 33, 300, 0};
@@ -417,6 +509,9 @@ int main(int argc, char **argv)
     each("locked", locked, few, 1);
     each("pin", pin, few + 1, 1);
     shim_register("compact-16384", compact, 1 << 14, 1 << 14, 0);
+    shim_register("reclaim-4096", reclaim, 1 << 12, 1 << 12, 0);
+    shim_register("drop-4096", drop, 1 << 12, 1 << 12, 0);
+    each("shrinker", shrinker, held, 1);
     each("kmap", kmap, windows, 1);
     each("vmap", vmap, rows, 1);
     each("area", area, rows, 1);

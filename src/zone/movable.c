@@ -12,6 +12,7 @@ struct q_lock q_movable_lock;
 
 static struct q_movable *chunk[NR_CHUNKS];
 static uint32_t nr_handles; /* ever made */
+static uint32_t nr_runs;    /* that are discardable, pinned or not */
 static struct q_movable *spare;
 static uint32_t hand; /* where the next look for something to drop begins */
 static size_t changes;
@@ -77,6 +78,14 @@ bool q_movable_open(const struct q_movable *h, struct q_page *page, bool open)
     return q_mprotect(q_page_address(page), (size_t)h->nr << q_page_shift, prot) == 0;
 }
 
+/* A handle has got a run, or lost one; the lock is held. */
+static void count_run(const struct q_movable *h, uint32_t by)
+{
+    /* Relaxed: read without the lock as a hint. */
+    if ((h->flags & Q_MOVABLE_DISCARDABLE) != 0)
+        __atomic_store_n(&nr_runs, nr_runs + by, __ATOMIC_RELAXED);
+}
+
 /* The run at page belongs to h from now on. */
 static void bind(struct q_movable *h, struct q_page *page)
 {
@@ -116,6 +125,7 @@ struct q_movable *q_movable_alloc(size_t nr, unsigned flags)
         h->used = true;
         h->live = true;
         bind(h, page);
+        count_run(h, 1);
         q_movable_open(h, page, false);
         changes++;
     }
@@ -136,6 +146,7 @@ static enum q_pin refill(struct q_movable *h, size_t nr)
     bool take = is_handle(h) && h->page == NULL && h->nr == nr;
     if (take) {
         bind(h, page);
+        count_run(h, 1);
         q_movable_open(h, page, false);
         changes++;
     }
@@ -203,6 +214,8 @@ enum q_pin q_movable_free(struct q_movable *h)
         result = h->pins > 0 ? Q_PIN_WRONG : Q_PIN_OK;
         if (h->pins == 0) {
             then = *h;
+            if (h->page != NULL)
+                count_run(h, -1u);
             h->live = false;
             h->page = NULL;
             h->spare = spare;
@@ -235,11 +248,11 @@ size_t q_movable_shrink(size_t nr)
     size_t given = 0;
 
     /* Relaxed: a program that has none pays for one load. */
-    uint32_t all = __atomic_load_n(&nr_handles, __ATOMIC_RELAXED);
-    if (all == 0)
+    if (__atomic_load_n(&nr_runs, __ATOMIC_RELAXED) == 0)
         return 0;
     q_lock(&q_movable_lock);
-    for (uint32_t n = 0; n < 2 * all && given < nr; n++) {
+    uint32_t all = nr_handles;
+    for (uint32_t n = 0; n < 2 * all && given < nr && nr_runs > 0; n++) {
         struct q_movable *h = handle_at(hand);
 
         hand = (hand + 1) % all;
@@ -252,6 +265,7 @@ size_t q_movable_shrink(size_t nr)
         struct q_page *page = h->page;
         h->page = NULL;
         h->lost = true;
+        count_run(h, -1u);
         given += h->nr;
         changes++;
         release(h, page);
