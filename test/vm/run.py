@@ -45,7 +45,8 @@ FAR = {(0, 1): 20, (0, 2): 40, (1, 2): 30}
 
 # name: (machine, what to run)
 MACHINES = {
-    "two": (Machine([(208, 1), (208, 1)]), ["numa", "pages-numa", "sort", "perl"]),
+    "two": (Machine([(208, 1), (208, 1)]),
+            ["numa", "pages-numa", "cgroup-short", "sort", "perl"]),
     "balancing": (Machine([(256, 2), (256, 2)]),
                   ["set-balancing-on", "numa", "set-balancing-off", "numa-again", "sort", "xz"]),
     "four": (Machine([(224, 1)] * 4, RING), ["numa", "unit", "bash", "xz"]),
@@ -53,11 +54,13 @@ MACHINES = {
     "no-memory": (Machine([(224, 1), (224, 1), (0, 1)], {(0, 1): 20, (0, 2): 40, (1, 2): 15}),
                   ["numa", "sort"]),
     "unequal": (Machine([(160, 1), (448, 2)]), ["numa", "sort", "perl"]),
-    "one": (Machine([(448, 2)]), ["conform", "numa", "bash"]),
+    "one": (Machine([(448, 2)], append="psi=1"), ["cgroup", "conform", "numa", "bash"]),
     "thp": (Machine([(256, 1), (256, 1)], append="transparent_hugepage=always"),
             ["set-huge", "numa", "perl"]),
-    "old": (Machine([(256, 1), (256, 1)], series="5.10"), ["numa", "conform", "unit", "xz"]),
-    "new": (Machine([(256, 1), (256, 1)], series="6.12"), ["numa", "conform", "unit", "xz"]),
+    "old": (Machine([(256, 1), (256, 1)], series="5.10", append="psi=1"),
+            ["numa", "cgroup", "conform", "unit", "xz"]),
+    "new": (Machine([(256, 1), (256, 1)], series="6.12", append="psi=1"),
+            ["numa", "cgroup", "conform", "unit", "xz"]),
     "arm64": (Machine([(256, 1), (256, 1)], arch="aarch64", series="6.12-4k"),
               ["numa", "conform", "pages-numa", "perl"]),
     "arm64-16k": (Machine([(256, 1), (256, 1)], arch="aarch64", series="6.12-16k"),
@@ -136,7 +139,8 @@ class Kit:
             quiet(["meson", "setup", self.build, "--cross-file",
                    os.path.join(HERE, CROSS[self.arch][2]), "--buildtype=debug",
                    "-Doptimization=g", "-Dchecks=true", "-Dtests=true"])
-        targets = ["src/libquire.so.0.1.0", "test/vm/vm-numa", "test/pages/pages-numa"]
+        targets = ["src/libquire.so.0.1.0", "test/vm/vm-numa", "test/vm/vm-cgroup",
+                   "test/pages/pages-numa"]
         targets += [f"test/conform/conform-{name}" for name in CONFORM]
         quiet(["ninja", "-C", self.build, *targets])
 
@@ -172,6 +176,10 @@ def commands_for(what, kit, tree):
     if what.startswith("numa"):
         tree.program(kit.built("test", "vm", "vm-numa"), "/t/numa")
         yield what, "CONFORM_EXPECT=quire /t/numa", 900
+    elif what.startswith("cgroup"):
+        tree.program(kit.built("test", "vm", "vm-cgroup"), "/t/cgroup")
+        case = "enomem_and_not_the_oom_killer" if what == "cgroup-short" else ""
+        yield what, f"CONFORM_EXPECT=quire /t/cgroup {case}", 300
     elif what == "set-balancing-on":
         yield what, "echo 1 > /proc/sys/kernel/numa_balancing", 10
     elif what == "set-balancing-off":
