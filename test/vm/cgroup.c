@@ -25,6 +25,7 @@
 #define INNER GROUP "/inner"
 #define MIB ((size_t)1 << 20)
 #define MAX (48 * MIB)
+#define HUGE_MAX (192 * MIB) /* huge pages begin at 64 MiB */
 #define PIECE ((size_t)64 << 10)
 
 /* --- groups ----------------------------------------------------------------------------------- */
@@ -159,22 +160,45 @@ static void free_all(void *list)
 }
 
 /* Everything there is, in blocks of each kind after those of another were freed. */
-static int fill(void)
+static int fill(size_t max, const size_t *sizes, size_t nr)
 {
-    static const size_t sizes[] = {200000, 100, 6 << 20, 5000, 40000, 1000000};
-
-    for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+    for (size_t i = 0; i < nr; i++) {
         void *list = NULL;
 
         errno = 0;
         size_t got = take_all(sizes[i], SIZE_MAX, &list);
-        if (errno != ENOMEM || got < MAX / 2 || got > MAX) {
+        if (errno != ENOMEM || got < max / 2 || got > max) {
             fprintf(stderr, "%zu bytes in blocks of %zu, errno %d\n", got, sizes[i], errno);
             return 1;
         }
         free_all(list);
     }
     return 0;
+}
+
+static int fill_small(void)
+{
+    static const size_t sizes[] = {200000, 100, 6 << 20, 5000, 40000, 1000000};
+
+    return fill(MAX, sizes, COUNT_OF(sizes));
+}
+
+/* With less in between: what is freed first is in huge pages, of which parts are used again. */
+static int fill_huge(void)
+{
+    static const size_t sizes[] = {5000, 20000, 1000, 300000};
+    static char text[4096];
+    void *list = NULL;
+
+    take_all(sizes[0], HUGE_MAX * 3 / 4, &list);
+    read_file("/proc/self", "smaps_rollup", text, sizeof(text));
+    const char *at = strstr(text, "AnonHugePages:");
+    if (at == NULL || strtoul(at + 14, NULL, 10) < 4 << 10) {
+        fprintf(stderr, "no huge pages: %.30s\n", at != NULL ? at : "");
+        return 5;
+    }
+    free_all(list);
+    return fill(HUGE_MAX, sizes, COUNT_OF(sizes));
 }
 
 /* A cache under a lock that its callbacks only try. */
@@ -269,7 +293,9 @@ static void stall(void)
 static int inside(const char *what)
 {
     if (strcmp(what, "fill") == 0)
-        return fill();
+        return fill_small();
+    if (strcmp(what, "fill huge pages") == 0)
+        return fill_huge();
     if (strcmp(what, "make room") == 0)
         return make_room();
     if (strcmp(what, "rest 17") == 0)
@@ -317,6 +343,27 @@ static void a_group_above_counts(void)
     /* By its name, from elsewhere: it is only the numbers that count. */
     status = run_in(NULL, "cgroup:" INNER, "fill");
     CHECK(status == 0, "wait status %#x", status);
+    remove_groups();
+}
+
+static void huge_pages_stay_below_it(void)
+{
+    char text[256];
+    const char *at;
+
+    make_groups(false);
+    read_file("/proc", "meminfo", text, sizeof(text));
+    if ((at = strstr(text, "MemAvailable:")) == NULL ||
+        strtoul(at + 13, NULL, 10) < (HUGE_MAX + 64 * MIB) >> 10 ||
+        !read_file("/sys/kernel/mm/transparent_hugepage", "enabled", text, sizeof(text)) ||
+        strstr(text, "[never]") != NULL) {
+        remove_groups();
+        conform_skip("huge pages are off, or there is little memory");
+    }
+    set_bytes(GROUP, "memory.max", HUGE_MAX);
+    int status = run_in(GROUP, "cgroup:auto", "fill huge pages");
+    CHECK(status == 0, "wait status %#x", status);
+    not_killed(GROUP);
     remove_groups();
 }
 
@@ -375,6 +422,7 @@ static const struct conform_case cases[] = {
     {"enomem_and_not_the_oom_killer", enomem_and_not_the_oom_killer, 120},
     {"without_the_option_it_is_killed", without_the_option_it_is_killed, 120},
     {"a_group_above_counts", a_group_above_counts, 120},
+    {"huge_pages_stay_below_it", huge_pages_stay_below_it, 120},
     {"caches_make_room", caches_make_room, 120},
     {"memory_high_asks_for_caches", memory_high_asks_for_caches, 120},
     {"pressure_asks_for_caches", pressure_asks_for_caches, 120},

@@ -56,7 +56,7 @@ MACHINES = {
     "unequal": (Machine([(160, 1), (448, 2)]), ["numa", "sort", "perl"]),
     "one": (Machine([(448, 2)], append="psi=1"), ["cgroup", "conform", "numa", "bash"]),
     "thp": (Machine([(256, 1), (256, 1)], append="transparent_hugepage=always"),
-            ["set-huge", "numa", "perl"]),
+            ["set-huge", "numa", "cgroup-huge", "perl"]),
     "old": (Machine([(256, 1), (256, 1)], series="5.10", append="psi=1"),
             ["numa", "cgroup", "conform", "unit", "xz"]),
     "new": (Machine([(256, 1), (256, 1)], series="6.12", append="psi=1"),
@@ -178,7 +178,8 @@ def commands_for(what, kit, tree):
         yield what, "CONFORM_EXPECT=quire /t/numa", 900
     elif what.startswith("cgroup"):
         tree.program(kit.built("test", "vm", "vm-cgroup"), "/t/cgroup")
-        case = "enomem_and_not_the_oom_killer" if what == "cgroup-short" else ""
+        case = {"cgroup-short": "enomem_and_not_the_oom_killer",
+                "cgroup-huge": "huge_pages_stay_below_it"}.get(what, "")
         yield what, f"CONFORM_EXPECT=quire /t/cgroup {case}", 300
     elif what == "set-balancing-on":
         yield what, "echo 1 > /proc/sys/kernel/numa_balancing", 10
