@@ -10,7 +10,7 @@
 #define ROOM 512u
 #define STAT_ROOM 4096u
 #define SHARE 16u         /* one part in so many is left for what is not heap, or comes too fast */
-#define LAST_SHARE 32u    /* so little is left below memory.max only where others are in the group */
+#define LAST_SHARE 32u    /* so little is left below memory.max only with others in the group */
 #define STALL_PERCENT 10u /* of the last ten seconds, in which some task waited for memory */
 
 /* Where version 2 is mounted: alone, or beside version 1. */

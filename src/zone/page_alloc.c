@@ -85,14 +85,19 @@ void q_keep_below_limit(void)
     size_t used = atomic_load_explicit(&q_pages_in_use, memory_order_relaxed);
     size_t limit = q_opt.limit >> q_page_shift;
     size_t room = limit - q_min(used, limit), over = limit / OVER_SHARE;
+    /* Relaxed: a hint. What the kernel did not take last time (mlockall) is not offered again. */
+    static _Atomic size_t refused;
+    size_t stays = atomic_load_explicit(&refused, memory_order_relaxed);
 
     /* Not where part of it may have to stay: each allocation would look at all of it again. */
-    if (resting() <= room + over || q_any_held() || q_linear_is_pinned())
+    if (resting() <= q_max(room, stays) + over || q_any_held() || q_linear_is_pinned())
         return;
     q_vtrim(true);
+    if (resting() <= room)
+        return;
     /* A little more than need be, so that the next ones need not. */
-    if (resting() > room)
-        q_reclaim_all(room - q_min(over, room));
+    stays = q_reclaim_all(room - q_min(over, room)) > 0 ? 0 : resting();
+    atomic_store_explicit(&refused, stays, memory_order_relaxed);
 }
 
 /* Hand every free block of the pageblock at pfn to another mobility. */

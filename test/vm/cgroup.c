@@ -127,7 +127,7 @@ static void not_killed(const char *folder)
           events(folder, "oom"), events(folder, "oom_kill"));
 }
 
-/* --- what runs in a group ---------------------------------------------------------------------- */
+/* --- what runs in a group --------------------------------------------------------------------- */
 
 static void nap(void)
 {

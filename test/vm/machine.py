@@ -61,7 +61,7 @@ class Machine:
         serial += (["-chardev", f"file,id=out,path={output}", "-device", "pci-serial,chardev=out"]
                    if arm else ["-serial", f"file:{output}"])
         con = "ttyAMA0" if arm else "ttyS0"
-        # arm64 kernels sign pointers at every call: not by the cipher that costs QEMU half its time.
+        # arm64 kernels sign pointers at every call; not by the cipher that QEMU is slow at.
         cpu = "max,pauth-impdef=on" if arm else "max"
         return [f"qemu-system-{self.arch}", "-nodefaults", "-no-user-config", "-display", "none",
                 "-no-reboot", *machine, "-accel", os.environ.get("VM_ACCEL", "tcg,thread=multi"),
