@@ -586,21 +586,24 @@ static void migrate(void)
 static void migrate_tails(void)
 {
     char *p[16];
+    size_t nr = 0;
     int a, b;
 
     need_two(&a, &b);
     run_on(a);
-    for (size_t i = 0; i < COUNT_OF(p); i++) {
-        p[i] = malloc((9 + i) * page_size);
-        p[i] = realloc(p[i], (20 + i) * page_size);
-        memset(p[i], 1, (20 + i) * page_size);
+    /* Runs are longer than 32 KiB; from 256 KiB on, what cannot grow where it is gets a mapping. */
+    size_t least = 32768 / page_size + 1, grown = least + 5;
+    for (; nr < COUNT_OF(p) && (grown + nr) * page_size < MIB / 4; nr++) {
+        p[nr] = malloc((least + nr) * page_size);
+        p[nr] = realloc(p[nr], (grown + nr) * page_size);
+        memset(p[nr], 1, (grown + nr) * page_size);
     }
-    for (size_t i = 0; i < COUNT_OF(p); i++) {
-        char *last = p[i] + (19 + i) * page_size;
+    for (size_t i = 0; i < nr; i++) {
+        char *last = p[i] + (grown + i - 1) * page_size;
 
         CHECK(quire_migrate(last, 1, b) == 1 && pages_elsewhere(last, 1, b) == 0);
         free(p[i]);
-        CHECK(pages_elsewhere(last, 1, a) == 0, "%zu pages", 20 + i);
+        CHECK(pages_elsewhere(last, 1, a) == 0, "%zu pages", grown + i);
     }
 }
 
