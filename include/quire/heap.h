@@ -49,6 +49,26 @@ struct quire_heap;
 #define QUIRE_HEAP_NODE 2u   /* memory of `node`; of another one where that has none left */
 #define QUIRE_HEAP_BIND 4u   /* with NODE: of no other */
 
+/*
+ * Or: a thread that writes to a page of it for the first time after a snapshot saves the page itself,
+ * in a handler of SIGBUS, instead of waiting for another thread: about half the time, and any user
+ * may (userfaultfd(2) without privilege, Linux 6.4). Such a heap's memory comes in pieces of 2 MiB.
+ * In return, while a snapshot is alive:
+ *  - System calls that write into the heap (read, recv, getrandom, clock_gettime) may fail with
+ *    EFAULT, and a datagram is lost, unless quire_snapshot_touch() was called for the memory since
+ *    the newest snapshot was taken.
+ *  - Threads that write there do not block SIGBUS, and their stacks do not lie there; where they do,
+ *    the kernel ends the process. 12 KiB of stack must be left, in signal handlers on a stack of
+ *    their own, too.
+ *  - The handler is installed when the first such heap is made. What was there before gets all
+ *    signals that are not quire's, as it was installed (mask, SA_SIGINFO, SA_ONSTACK,
+ *    SA_RESETHAND). A program that installs one afterwards keeps the old action, and calls it
+ *    for addresses it does not know.
+ * quire's own functions may be called as ever. Where the kernel refuses (also with the sparse memory
+ * model or fork:shared) the heap is one without the flag; quire_heap_stat() tells.
+ */
+#define QUIRE_HEAP_SIGBUS 8u
+
 /* How a heap is to be. All zero: for any thread, without a limit, anywhere. */
 struct quire_heap_attr {
     size_t limit; /* bytes of memory the heap may hold; 0: any number */
@@ -122,6 +142,7 @@ struct quire_heap_stat {
     size_t limit;      /* and at most in any case; 0: no limit */
     size_t allocs;     /* blocks ever given */
     size_t failures;   /* times that there was no more memory, or too much */
+    int sigbus;        /* QUIRE_HEAP_SIGBUS is in force */
 };
 void quire_heap_stat(struct quire_heap *heap, struct quire_heap_stat *st);
 

@@ -72,7 +72,7 @@ struct quire_snapshot {
     char *view_map;
     size_t view_bytes;
     uint64_t pause_ns, take_ns;
-    uint64_t faults_before, saved_before;
+    uint64_t faults_before, saved_before, touched_before, own_faults_before;
     const char *why_not;
     size_t moved_bytes;                    /* by QUIRE_SNAPSHOT_LAZY */
     int holder_pid;                        /* holder.c */
@@ -98,12 +98,16 @@ struct q_kept {
 
 struct q_cow {
     struct q_uffd uffd;
-    int pid; /* whose descriptor and handler these are; 0: nobody's */
-    bool window_registered;
-    uint32_t epoch; /* of the newest cut */
+    int pid;                /* whose descriptor and handler these are; 0: nobody's */
+    bool window_registered; /* with uffd */
+    _Atomic bool guarding;  /* from before a cut until all is open again: touching is of use */
+    uint32_t epoch;         /* of the newest cut */
+    uint32_t cuts;          /* as many have been made: counted when all is protected */
     struct quire_snapshot *live;
     struct quire_snapshot *views; /* snapshots with a view; under q_store.lock */
     _Atomic uint64_t faults, saved, longest_ns;
+    _Atomic uint64_t touched;        /* of saved: by quire_snapshot_touch() */
+    _Atomic uint64_t own_faults;     /* of faults: served by who wrote (sigbus.c) */
     _Atomic uint32_t nr_ready;       /* handlers with a table of descriptors of their own */
     unsigned nr_handlers;            /* started; set before the keeper is */
     bool keeper;                     /* there is one */
@@ -140,6 +144,12 @@ Q_INLINE bool q_cow_orphaned(void)
     return atomic_load_explicit(&q_cow.orphaned, memory_order_relaxed);
 }
 
+/* What protects and un-protects: the main descriptor, or, where there is none, SIGBUS memory's. */
+const struct q_uffd *q_cow_uffd(void);
+
+/* engine.c: a descriptor of the program's in this thread's own table, or a negative errno. */
+long q_cow_borrow(int fd);
+
 /* engine.c: open userfaultfd and start the handler, once. 0 or an errno; *why is set then. */
 int q_cow_start(const char **why);
 
@@ -160,6 +170,13 @@ int q_cow_thread(char **stack, void *(*run)(void *), void *arg);
 
 /* fault.c: the handler's loop. It ends where the descriptor is no good any more. */
 void q_cow_serve(int fd, unsigned place);
+
+/*
+ * fault.c: save a page where that is needed, and un-protect it. nr: of that many pages from there on,
+ * as many as go in one step; or 0: of neighbours, too, as seems good. Pages from `page` on that may
+ * be written now; -EAGAIN: it cannot be read. q_store.lock held.
+ */
+long q_cow_save(uintptr_t page, unsigned nr);
 
 /* fault.c: what was left in the boxes is asked for again by who waits. */
 void q_cow_wake_left(void);

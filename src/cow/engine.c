@@ -24,6 +24,7 @@
 #include "base/msg.h"
 #include "cow/cow.h"
 #include "cow/share.h"
+#include "cow/sigbus.h"
 #include "numa/topology.h"
 #include "zone/memmap.h"
 
@@ -138,8 +139,7 @@ static void *sweeper(void *arg)
     return arg;
 }
 
-/* A descriptor of the program's in this thread's own table, or a negative errno. */
-static long borrow(int fd)
+long q_cow_borrow(int fd)
 {
     char path[40];
     struct q_buf b = {.at = path, .size = sizeof(path)};
@@ -163,7 +163,7 @@ long q_cow_pread(int fd, void *to, size_t len, uint64_t at)
 
     if (n != -EBADF && n != -ESPIPE) /* userfaultfd's own number, used anew by the program */
         return n;
-    long here = borrow(fd);
+    long here = q_cow_borrow(fd);
     if (here < 0)
         return here;
     n = q_arch_syscall6(SYS_pread64, here, (long)to, (long)len, (long)at, 0, 0);
@@ -269,11 +269,10 @@ static int start_threads(void)
 }
 
 /* Everything of the window at once: what comes online later is registered already. */
-static bool register_window(void)
+static uintptr_t register_window(uintptr_t start, uintptr_t end)
 {
-    if (q_mem.size == 0)
-        return true;
-    return q_uffd_register(&q_cow.uffd, q_mem.base, q_mem.size, UFFDIO_REGISTER_MODE_WP) == 0;
+    q_cow.window_registered = q_bus_register_rest(start, end);
+    return q_cow.window_registered;
 }
 
 static int refuse(int error, const char *reason, const char **why)
@@ -292,6 +291,7 @@ int q_cow_start(const char **why)
         return EPERM;
     }
     q_cow_meet_child();
+    q_bus_start_again();
     if (q_share_mode() != Q_SHARE_NONE) {
         *why = "the heap is shared with children (option fork:shared)";
         return EPERM;
@@ -307,7 +307,7 @@ int q_cow_start(const char **why)
     }
     if (!q_store_init())
         return refuse(ENOMEM, "no address space for saved pages", why);
-    if (!register_window())
+    if (q_bus_run(register_window, q_mem.base, q_mem.base + q_mem.size) == 0)
         return refuse(EPERM, "the heap is registered with another userfaultfd", why);
     q_cow.pid = q_getpid(); /* the handler reads it */
     int error = start_threads();
@@ -338,7 +338,7 @@ void q_cow_lose(int error)
         const struct q_ranges *r = q_cow_guarded(s);
 
         for (size_t i = 0; i < r->nr; i++)
-            q_uffd_open_up(&q_cow.uffd, r->at[i].start, r->at[i].end - r->at[i].start);
+            q_uffd_open_up(q_cow_uffd(), r->at[i].start, r->at[i].end - r->at[i].start);
     }
     /* Who is reading a saved page just now finds the error afterwards. */
     q_store_reset();

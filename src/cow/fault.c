@@ -13,6 +13,7 @@
  * resolver that came late would open the next snapshot's page unsaved.
  */
 #include <poll.h>
+#include <string.h>
 #include <sys/uio.h>
 #include <time.h>
 
@@ -23,6 +24,7 @@
 #define PATIENCE 10000 /* faults at a page that cannot be read */
 #define TRIES 100      /* reads that fail, one after the other, before a handler gives up */
 #define AROUND_LEAF 64 /* from here on the whole leaf */
+#define RUN 64u        /* pages copied at once: stacks may be small (sigbus.c) */
 
 const struct quire_snapshot *q_cow_newest(uintptr_t addr)
 {
@@ -73,6 +75,12 @@ static struct window choose(struct q_leaf *leaf, unsigned at, const struct q_ran
     return (struct window){first, end - first};
 }
 
+/* Whether this is the thread that writes (own.c): nobody else has business with its one page. */
+static bool by_itself(void)
+{
+    return atomic_load_explicit(&q_cow.serving, memory_order_relaxed) == 0;
+}
+
 /*
  * Copy pages of one run into slots. False: one of them cannot be read, or not
  * by this call. Not by plain loads: although somebody is writing to the page,
@@ -80,7 +88,11 @@ static struct window choose(struct q_leaf *leaf, unsigned at, const struct q_ran
  */
 static bool copy_out(uintptr_t from, const uint32_t *slot, unsigned nr)
 {
-    struct iovec to[Q_LEAF_PAGES], src = {(void *)from, (size_t)nr << q_page_shift};
+    if (nr == 1 && by_itself()) {
+        memcpy(q_store_page(slot[0]), (const void *)from, q_page_size());
+        return true;
+    }
+    struct iovec to[RUN], src = {(void *)from, (size_t)nr << q_page_shift};
 
     unsigned n = 0;
     for (unsigned i = 0; i < nr; i++) {
@@ -114,12 +126,12 @@ static void log_page(const struct q_leaf *leaf, unsigned index)
 }
 
 /*
- * Save a run of pages that have no version as new as epoch. 0; an errno; or
+ * Save a run of pages, RUN at most, that have no version as new as epoch. 0; an errno; or
  * EAGAIN where they cannot be read at once.
  */
 static int save_run(struct q_leaf *leaf, unsigned first, unsigned nr, uint32_t epoch)
 {
-    uint32_t slot[Q_LEAF_PAGES];
+    uint32_t slot[RUN];
     unsigned have = 0;
     bool ok = false;
 
@@ -150,7 +162,7 @@ static int save_window(struct q_leaf *leaf, struct window w, uint32_t epoch)
     while (at < end && error == 0) {
         unsigned from = at;
 
-        while (at < end && q_store_newest(leaf, at) < epoch)
+        while (at < end && at - from < RUN && q_store_newest(leaf, at) < epoch)
             at++;
         if (at > from)
             error = save_run(leaf, from, at - from, epoch);
@@ -163,7 +175,7 @@ static int save_window(struct q_leaf *leaf, struct window w, uint32_t epoch)
 /* A write to a page that nobody shows any more. */
 static void open_page(uintptr_t page)
 {
-    q_uffd_open_up(&q_cow.uffd, page, q_page_size());
+    q_uffd_open_up(q_cow_uffd(), page, q_page_size());
 }
 
 /* Whether this page has come so often, without another between, that it will never be read. */
@@ -177,24 +189,35 @@ static bool page_fails_for_good(uintptr_t page)
     return times >= PATIENCE;
 }
 
-static void serve_write(uintptr_t page)
+/* What of [page, page + nr pages) is in one leaf, and in the stretch r. */
+static struct window exactly(const struct q_leaf *leaf, unsigned at, unsigned nr,
+                             const struct q_range *r)
+{
+    uintptr_t hi = q_min(r->end, leaf->base + ((uintptr_t)1 << Q_LEAF_SHIFT));
+
+    return (struct window){at, (unsigned)q_min(nr, ((hi - leaf->base) >> q_page_shift) - at)};
+}
+
+long q_cow_save(uintptr_t page, unsigned nr)
 {
     const struct quire_snapshot *s = q_cow_newest(page);
 
     if (s == NULL) {
         open_page(page);
-        return;
+        return 1;
     }
     struct q_leaf *leaf = q_store_leaf(page, true);
     if (leaf == NULL) {
         q_cow_lose(ENOMEM);
-        return;
+        return 1;
     }
     unsigned at = q_leaf_index(leaf, page);
     struct window w = {at, 1};
     /* Neighbours may be in a newer snapshot that this page is not in; then they need saving for that. */
-    if (s == q_cow.live)
-        w = choose(leaf, at, q_ranges_find(q_cow_guarded(s), page));
+    if (s == q_cow.live) {
+        const struct q_range *r = q_ranges_find(q_cow_guarded(s), page);
+        w = nr == 0 ? choose(leaf, at, r) : exactly(leaf, at, nr, r);
+    }
     int error = save_window(leaf, w, s->epoch);
     if (error != 0 && w.nr > 1) {
         /* Something in it cannot be read, or does not fit: this page alone. */
@@ -202,17 +225,25 @@ static void serve_write(uintptr_t page)
         leaf->around = 1;
         error = save_window(leaf, w, s->epoch);
     }
+    if (error == EAGAIN)
+        return -EAGAIN;
     if (error == 0) {
         uintptr_t from = leaf->base + ((uintptr_t)w.first << q_page_shift);
-        q_uffd_open_up(&q_cow.uffd, from, (size_t)w.nr << q_page_shift);
-    } else if (error == EAGAIN) {
-        /* It became unreadable since the fault, so the write fails too, or comes again. */
-        if (page_fails_for_good(page))
-            q_cow_lose(EIO);
-        q_uffd_wake(&q_cow.uffd, page, q_page_size());
+        q_uffd_open_up(q_cow_uffd(), from, (size_t)w.nr << q_page_shift);
     } else {
         q_cow_lose(error);
     }
+    return (long)(w.first + w.nr - at);
+}
+
+static void serve_write(uintptr_t page)
+{
+    if (q_cow_save(page, 0) != -EAGAIN)
+        return;
+    /* It became unreadable since the fault, so the write fails too, or comes again. */
+    if (page_fails_for_good(page))
+        q_cow_lose(EIO);
+    q_uffd_wake(&q_cow.uffd, page, q_page_size());
 }
 
 /* A page that is not there: of a view, or moved aside, or never touched (sweep.c). */

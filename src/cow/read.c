@@ -10,6 +10,7 @@
 #include <sys/uio.h>
 
 #include "cow/cow.h"
+#include "cow/sigbus.h"
 
 #define BATCH 64
 #define TRIES 100
@@ -85,7 +86,7 @@ int q_snapshot_copy(const struct quire_snapshot *s, uintptr_t addr, char *to, si
         to += n;
         len -= n;
     }
-    return error;
+    return error == 0 && q_bus_gone() ? EIO : error;
 }
 
 Q_PUBLIC ssize_t quire_snapshot_read(const quire_snapshot_t *s, const void *from, void *buf,
@@ -95,6 +96,8 @@ Q_PUBLIC ssize_t quire_snapshot_read(const quire_snapshot_t *s, const void *from
     int error = q_snapshot_check(s);
     size_t done = 0;
 
+    if (error == 0)
+        quire_snapshot_touch(buf, size); /* it is written by a system call */
     while (error == 0 && done < size) {
         const struct q_range *r = q_ranges_find(&s->ranges, addr + done);
         size_t n = r != NULL ? q_min(size - done, r->end - (addr + done)) : 0;

@@ -7,6 +7,7 @@
  */
 #include "cow/cow.h"
 #include "cow/inbox.h"
+#include "cow/sigbus.h"
 #include "slab/heap.h"
 #include "zone/fork.h"
 #include "zone/hold.h"
@@ -59,8 +60,9 @@ static void unprotect(const struct q_ranges *ranges)
         while (at < end) {
             size_t len = q_min(UNPROTECT_BYTES, end - at);
             /* A mapping that is not registered is moved (realloc) without our being asked. */
-            if (at - q_mem.base < q_mem.size || q_uffd_unregister(&q_cow.uffd, at, len) != 0)
-                q_uffd_open_up(&q_cow.uffd, at, len);
+            if (at - q_mem.base < q_mem.size || q_bus_has_locked(at, at + len) ||
+                q_uffd_unregister(&q_cow.uffd, at, len) != 0)
+                q_uffd_open_up(q_cow_uffd(), at, len);
             at += len;
         }
     }
@@ -94,6 +96,8 @@ static void unmap_kept(void)
     }
 }
 
+static bool left_some; /* pages that another had protected than those that still live */
+
 /* api_lock held, signals blocked. */
 static void release_protected(struct quire_snapshot *s)
 {
@@ -112,8 +116,13 @@ static void release_protected(struct quire_snapshot *s)
     if (last) {
         if (q_cow_error(s) == 0)
             unprotect(q_cow_guarded(s));
+        if (left_some)
+            q_bus_open(); /* system calls write there again */
+        left_some = false;
+        atomic_store_explicit(&q_cow.guarding, false, memory_order_relaxed);
         q_store_shrink();
     } else {
+        left_some = true;
         size_t nr = live_epochs(epoch, MAX_LIVE);
         if (nr <= MAX_LIVE)
             q_store_prune(epoch, nr);
@@ -214,6 +223,11 @@ Q_PUBLIC int quire_snapshot_stat(const quire_snapshot_t *s, struct quire_snapsho
     st->faults = atomic_load_explicit(&q_cow.faults, memory_order_relaxed) - s->faults_before;
     st->saved_bytes = (atomic_load_explicit(&q_cow.saved, memory_order_relaxed) - s->saved_before)
                       << q_page_shift;
+    st->touched_bytes =
+        (atomic_load_explicit(&q_cow.touched, memory_order_relaxed) - s->touched_before)
+        << q_page_shift;
+    st->sigbus_faults =
+        atomic_load_explicit(&q_cow.own_faults, memory_order_relaxed) - s->own_faults_before;
     st->held_bytes = (uint64_t)atomic_load_explicit(&q_store.held, memory_order_relaxed)
                      << q_page_shift;
     st->longest_stall_ns = atomic_load_explicit(&q_cow.longest_ns, memory_order_relaxed);
@@ -227,9 +241,12 @@ void q_cow_fork_child(void)
     q_cow_api_reset();
     /* The descriptor serves the parent's memory; the handler did not come along. */
     q_uffd_close(&q_cow.uffd);
+    q_bus_fork_child();
     if (q_cow.pid == 0)
         return;
     q_cow.pid = 0;
+    q_cow.window_registered = false;
+    atomic_store_explicit(&q_cow.guarding, false, memory_order_relaxed);
     q_inbox_reset();
     q_sweep_forget();
     q_cow.live = q_cow.views = NULL;

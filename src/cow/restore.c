@@ -60,7 +60,7 @@ void q_cow_compact_log(struct q_undo *u, uint32_t epoch)
 static int open_all(struct q_undo *u)
 {
     for (size_t i = 0; i < u->nr_pages; i++)
-        if (q_uffd_protect(&q_cow.uffd, page_of(u->page[i]), q_page_size(), false) != 0)
+        if (q_uffd_protect(q_cow_uffd(), page_of(u->page[i]), q_page_size(), false) != 0)
             return EIO;
     u->opened_at = q_cow.epoch;
     return 0;
@@ -100,13 +100,13 @@ static int close_cold(struct q_undo *u, uint32_t epoch)
         q_store_drop(page, epoch);
         if (page != end) {
             if (end > start && ret == 0)
-                ret = q_uffd_protect(&q_cow.uffd, start, end - start, true);
+                ret = q_uffd_protect(q_cow_uffd(), start, end - start, true);
             start = page;
         }
         end = page + q_page_size();
     }
     if (end > start && ret == 0)
-        ret = q_uffd_protect(&q_cow.uffd, start, end - start, true);
+        ret = q_uffd_protect(q_cow_uffd(), start, end - start, true);
     u->nr_pages = to;
     return ret != 0 ? EIO : 0;
 }

@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "cow/cow.h"
+#include "cow/sigbus.h"
 #include "numa/topology.h"
 #include "zone/memmap.h"
 
@@ -464,6 +465,7 @@ void q_sweep_loop(void)
         uint32_t heard = atomic_load_explicit(&bell, memory_order_acquire);
 
         q_cow_wake_left();
+        q_bus_hold();
         if (!bring_next(true) && q_cow.uffd.fd == own.fd)
             q_futex(&bell, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, heard);
     }

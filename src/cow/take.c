@@ -4,6 +4,7 @@
 
 #include "cow/cow.h"
 #include "cow/share.h"
+#include "cow/sigbus.h"
 #include "slab/arena.h"
 #include "slab/heap.h"
 #include "zone/fork.h"
@@ -138,9 +139,7 @@ static int register_ranges(const struct q_ranges *ranges)
     for (size_t i = 0; i < ranges->nr; i++) {
         const struct q_range *r = &ranges->at[i];
 
-        if (in_window(r))
-            continue;
-        if (q_uffd_register(&q_cow.uffd, r->start, r->end - r->start, UFFDIO_REGISTER_MODE_WP) != 0)
+        if (!in_window(r) && !q_bus_register_rest(r->start, r->end))
             return EPERM;
     }
     return 0;
@@ -152,7 +151,7 @@ static int register_ranges(const struct q_ranges *ranges)
  */
 static int touch_ranges(const struct q_ranges *ranges)
 {
-    if ((q_cow.uffd.features & Q_UFFD_WP_UNPOPULATED) != 0)
+    if ((q_cow_uffd()->features & Q_UFFD_WP_UNPOPULATED) != 0)
         return 0;
     for (size_t i = 0; i < ranges->nr; i++)
         if (q_madvise((void *)ranges->at[i].start, ranges->at[i].end - ranges->at[i].start,
@@ -175,7 +174,7 @@ static int protect(const struct q_ranges *ranges, bool moved)
             end = ranges->at[i].end;
             if (moved && q_sweep_moved(at, &end))
                 continue;
-            if (q_uffd_protect(&q_cow.uffd, at, end - at, true) != 0)
+            if (q_uffd_protect(q_cow_uffd(), at, end - at, true) != 0)
                 return EIO;
         }
     }
@@ -229,8 +228,11 @@ static int cut(struct quire_snapshot *s, bool lazy)
     q_lock(&q_store.lock);
     uint64_t t = q_clock_fine();
     s->epoch = ++q_cow.epoch;
+    /* Relaxed: see quire_snapshot_touch(). */
+    atomic_store_explicit(&q_cow.guarding, true, memory_order_relaxed);
     s->moved_bytes = lazy ? q_sweep_cut() : 0;
     error = protect(q_cow_guarded(s), s->moved_bytes > 0);
+    q_cow.cuts++;
     if (s->undo != NULL)
         s->undo->opened_at = s->epoch;
     s->older = q_cow.live;
@@ -257,6 +259,8 @@ static int take_by_protection(struct quire_snapshot *s, bool lazy)
 
     s->faults_before = atomic_load_explicit(&q_cow.faults, memory_order_relaxed);
     s->saved_before = atomic_load_explicit(&q_cow.saved, memory_order_relaxed);
+    s->touched_before = atomic_load_explicit(&q_cow.touched, memory_order_relaxed);
+    s->own_faults_before = atomic_load_explicit(&q_cow.own_faults, memory_order_relaxed);
     q_store_populate();
     q_sweep_finish();
     if (!q_sweep_mend())
@@ -348,6 +352,12 @@ static int take_rollback(struct take_args *a)
     return error == EPERM ? ENOTSUP : error;
 }
 
+/* A heap that needs no handler, in a process that has none. */
+static bool by_its_writers(const struct q_arena *a)
+{
+    return a != NULL && a->sigbus && q_uffd_ours(&q_bus.uffd) && q_store_init();
+}
+
 static int take(struct take_args *a)
 {
     const char *why = "not asked for";
@@ -359,7 +369,8 @@ static int take(struct take_args *a)
         return ENOMEM;
     s->sized = (a->flags & QUIRE_SNAPSHOT_SIZES) != 0;
     s->heap = a->heap;
-    if ((a->flags & QUIRE_SNAPSHOT_HOLDER) == 0 && q_cow_start(&why) == 0)
+    if ((a->flags & QUIRE_SNAPSHOT_HOLDER) == 0 &&
+        (q_cow_start(&why) == 0 || by_its_writers(a->heap)))
         error = 0;
     if (error == 0) {
         error = take_by_protection(s, (a->flags & QUIRE_SNAPSHOT_LAZY) != 0);

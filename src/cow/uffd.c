@@ -8,6 +8,7 @@
 #define TRIES                                                                                      \
     100000 /* EAGAIN means that the address space is changing just now: some ten seconds */
 #define TRIES_AT_ONCE 1000
+#define USER_MODE_ONLY 1            /* Linux 5.11 */
 #define PATIENCE 100                /* ms */
 #define LOWEST ((uintptr_t)1 << 20) /* about the first address that may be mapped */
 
@@ -21,9 +22,14 @@ static void close_fd(int fd)
     q_arch_syscall6(SYS_close, fd, 0, 0, 0, 0, 0);
 }
 
-/* A descriptor whose faults may also be the kernel's: others would make system calls fail. */
-static long open_one(void)
+/*
+ * A descriptor whose faults may also be the kernel's: others would make system calls fail. That is
+ * what those do whose faults are signals, in any case.
+ */
+static long open_one(uint64_t need)
 {
+    if ((need & UFFD_FEATURE_SIGBUS) != 0)
+        return q_arch_syscall6(SYS_userfaultfd, O_CLOEXEC | USER_MODE_ONLY, 0, 0, 0, 0, 0);
     long dev = q_arch_syscall6(SYS_openat, AT_FDCWD, (long)"/dev/userfaultfd", O_RDWR | O_CLOEXEC,
                                0, 0, 0);
 
@@ -66,7 +72,7 @@ bool q_uffd_open(struct q_uffd *u)
 bool q_uffd_open_for(struct q_uffd *u, uint64_t need, uint64_t like)
 {
     struct uffdio_api api = {.api = UFFD_API};
-    long fd = open_one();
+    long fd = open_one(need);
 
     *u = (struct q_uffd){.fd = (int)fd};
     if (fd < 0) {
@@ -84,7 +90,7 @@ bool q_uffd_open_for(struct q_uffd *u, uint64_t need, uint64_t like)
                           "6.10, arm64)");
     if ((u->features & need) != need)
         return refused(u, "the kernel's userfaultfd lacks what this needs (Linux 6.4)");
-    fd = open_one();
+    fd = open_one(need);
     if (fd < 0)
         return refused(u, why_not_open(fd));
     u->fd = (int)fd;

@@ -26,7 +26,7 @@ struct q_uffd {
 
 /* Open it, privileged device first. False: u->refuse says why. */
 bool q_uffd_open(struct q_uffd *u);
-/* The same, with all features of `need`, and those of `like` that there are. */
+/* The same; for UFFD_FEATURE_SIGBUS one that needs no privilege; with all features of `need`, and those of `like` that there are. */
 bool q_uffd_open_for(struct q_uffd *u, uint64_t need, uint64_t like);
 void q_uffd_close(struct q_uffd *u);
 

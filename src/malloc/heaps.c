@@ -4,13 +4,14 @@
 #include <errno.h>
 #include <string.h>
 
+#include "cow/sigbus.h"
 #include "malloc/enter.h"
 #include "malloc/shrink.h"
 #include "numa/topology.h"
 #include "quire/heap.h"
 #include "zone/special.h"
 
-#define ALL_FLAGS (QUIRE_HEAP_SINGLE | QUIRE_HEAP_NODE | QUIRE_HEAP_BIND)
+#define ALL_FLAGS (QUIRE_HEAP_SINGLE | QUIRE_HEAP_NODE | QUIRE_HEAP_BIND | QUIRE_HEAP_SIGBUS)
 
 static struct q_arena *inner(const struct quire_heap *heap)
 {
@@ -86,7 +87,7 @@ static int read_attr(const struct quire_heap_attr *attr, struct q_arena_how *how
         how->special = 1 + (attr->gfp == QUIRE_GFP_DMA32 ? Q_SPECIAL_DMA32 : Q_SPECIAL_DMA);
     if ((attr->flags & ~ALL_FLAGS) != 0 ||
         (attr->gfp != 0 && attr->gfp != QUIRE_GFP_DMA32 && attr->gfp != QUIRE_GFP_DMA) ||
-        (attr->gfp != 0 && (attr->flags & QUIRE_HEAP_NODE) != 0) ||
+        (attr->gfp != 0 && (attr->flags & (QUIRE_HEAP_NODE | QUIRE_HEAP_SIGBUS)) != 0) ||
         (attr->flags & (QUIRE_HEAP_NODE | QUIRE_HEAP_BIND)) == QUIRE_HEAP_BIND)
         return EINVAL;
     if ((attr->flags & QUIRE_HEAP_NODE) == 0)
@@ -113,6 +114,8 @@ Q_PUBLIC struct quire_heap *quire_heap_create(const struct quire_heap_attr *attr
             return NULL;
         error = read_attr(attr, &how);
         if (error == 0) {
+            if (attr != NULL && (attr->flags & QUIRE_HEAP_SIGBUS) != 0)
+                how.sigbus = q_bus_start();
             a = q_arena_create(&how);
             error = a == NULL ? ENOMEM : 0;
         }
@@ -355,7 +358,8 @@ Q_PUBLIC void quire_heap_stat(struct quire_heap *heap, struct quire_heap_stat *s
                                    .peak = a->peak << q_page_shift,
                                    .limit = a->limit << q_page_shift,
                                    .allocs = a->allocs,
-                                   .failures = a->failures};
+                                   .failures = a->failures,
+                                   .sigbus = a->sigbus};
     end_with(a);
 }
 

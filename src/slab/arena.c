@@ -18,6 +18,7 @@ struct q_arena *q_arena_create(const struct q_arena_how *how)
     if (a == NULL)
         return NULL;
     a->single = how->single;
+    a->sigbus = how->sigbus;
     a->special = how->special;
     a->gfp = how->gfp;
     a->policy = how->policy;

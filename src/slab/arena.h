@@ -69,6 +69,13 @@ struct q_arena_block {
     size_t bytes;        /* usable */
 };
 
+/* A pageblock of a heap with `sigbus`: arena_estate.c. */
+struct q_arena_estate {
+    struct q_list list; /* the arena's: estates, or full */
+    struct q_page *page;
+    uint32_t free; /* units, a bit each */
+};
+
 struct q_arena_bin {
     struct q_list spans;
     uint32_t nr_spans;
@@ -77,6 +84,7 @@ struct q_arena_bin {
 struct q_arena {
     struct q_lock lock;
     bool single;     /* one owner, no lock */
+    bool sigbus;     /* QUIRE_HEAP_SIGBUS, and it is in force */
     bool lost;       /* a fork copied it in the middle of a change: nothing more is done with it */
     uint8_t special; /* 1 + enum q_special; 0: the linear map */
     bool starved;    /* what failed since this was false did so for want of memory */
@@ -88,6 +96,7 @@ struct q_arena {
     size_t live, live_bytes, allocs, failures;
     struct q_list list; /* q_arenas.list */
     struct q_list chunks, roomy, large, huge;
+    struct q_list estates, full; /* where `sigbus`: with free units, without */
     struct q_arena_bin bin[Q_NR_CLASSES];
 };
 
@@ -102,7 +111,7 @@ extern struct q_arenas q_arenas;
 
 /* How an arena gets its memory. */
 struct q_arena_how {
-    bool single;
+    bool single, sigbus;
     uint8_t special;
     uint32_t gfp;
     size_t limit; /* bytes */
@@ -177,10 +186,22 @@ void q_arena_fork_prepare(bool patient);
 void q_arena_fork_parent(void);
 void q_arena_fork_child(void);
 
+/*
+ * Set by src/cow before there is a heap with `sigbus`: this memory becomes such a heap's, or ceases
+ * to be; nobody writes to it just then. Called with the arena locked.
+ */
+extern void (*q_arena_hook)(void *at, size_t bytes, bool ours);
+
+/* Inside, arena_estate.c: pages for those; nr rounded as they are given. */
+size_t q_estate_round(size_t nr);
+struct q_page *q_estate_get(struct q_arena *a, size_t nr, unsigned order, bool zero);
+void q_estate_put(struct q_arena *a, struct q_page *page);
+
 /* Inside, arena_block.c: runs and mappings; pages for a chunk. */
 struct q_page *q_arena_get_pages(struct q_arena *a, size_t nr, unsigned order, bool zero,
                                  enum q_owner_kind kind, void *info);
 void q_arena_put_pages(struct q_arena *a, struct q_page *page);
+struct q_page *q_arena_alloc_run(struct q_arena *a, size_t nr, unsigned order, bool zero);
 void *q_arena_alloc_block(struct q_arena *a, size_t n, size_t align, bool zero);
 void q_arena_free_block(struct q_arena *a, struct q_arena_block *b);
 bool q_arena_resize_block(struct q_arena *a, struct q_arena_block *b, void **p, size_t n);

@@ -35,7 +35,7 @@ static void note_peak(struct q_arena *a)
     a->peak = q_max(a->peak, a->pages);
 }
 
-static struct q_page *alloc_run(struct q_arena *a, size_t nr, unsigned order, bool zero)
+struct q_page *q_arena_alloc_run(struct q_arena *a, size_t nr, unsigned order, bool zero)
 {
     q_gfp_t gfp = a->gfp | (zero ? Q_GFP_ZERO : 0);
     struct q_page *page;
@@ -57,9 +57,11 @@ static struct q_page *alloc_run(struct q_arena *a, size_t nr, unsigned order, bo
 struct q_page *q_arena_get_pages(struct q_arena *a, size_t nr, unsigned order, bool zero,
                                  enum q_owner_kind kind, void *info)
 {
+    nr = a->sigbus ? q_estate_round(nr) : nr;
     if (!charge(a, nr))
         return NULL;
-    struct q_page *page = alloc_run(a, nr, order, zero);
+    struct q_page *page =
+        a->sigbus ? q_estate_get(a, nr, order, zero) : q_arena_alloc_run(a, nr, order, zero);
     if (page == NULL) {
         a->pages -= nr;
         a->failures++;
@@ -78,6 +80,8 @@ void q_arena_put_pages(struct q_arena *a, struct q_page *page)
     if (q_page_is_special(page)) {
         __atomic_store_n(&page->refcount, 0, __ATOMIC_RELAXED);
         q_special_free(page);
+    } else if (a->sigbus) {
+        q_estate_put(a, page);
     } else {
         q_unit_release(page);
     }
@@ -148,6 +152,8 @@ static void *new_mapping(struct q_arena *a, size_t n, size_t align, bool zero)
         return NULL;
     }
     note_peak(a);
+    if (a->sigbus)
+        q_arena_hook(base, bytes, true);
     char *p = base + front;
     struct q_arena_block *b = (struct q_arena_block *)(p - q_page_size());
     if (zero && dirty > front)
@@ -172,9 +178,12 @@ void *q_arena_alloc_block(struct q_arena *a, size_t n, size_t align, bool zero)
 static void free_mapping(struct q_arena *a, struct q_arena_block *b)
 {
     char *base = b->base;
+    size_t bytes = (size_t)((char *)b + q_page_size() + b->bytes - base);
 
-    a->pages -= (size_t)((char *)b + q_page_size() + b->bytes - base) >> q_page_shift;
+    a->pages -= bytes >> q_page_shift;
     b->magic = 0;
+    if (a->sigbus)
+        q_arena_hook(base, bytes, false);
     q_vfree(base);
 }
 
@@ -237,7 +246,10 @@ static bool resize_run(struct q_arena *a, struct q_arena_block *b, size_t n)
 
     if (a->special != 0 || n > q_max_block_size())
         return nr == have;
-    if (nr > have) {
+    if (a->sigbus) {
+        if (nr > have || nr <= have / 2)
+            return false;
+    } else if (nr > have) {
         if (!charge(a, nr - have))
             return false;
         if (!q_grow_run(b->page, nr)) {
@@ -258,7 +270,7 @@ static bool resize_mapping(struct q_arena *a, struct q_arena_block *b, void **p,
 {
     size_t page = q_page_size(), bytes = q_align_up(n, page), have = b->bytes;
 
-    if (b->base != (char *)b)
+    if (b->base != (char *)b || a->sigbus)
         return bytes == have;
     if (bytes > have && !charge(a, (bytes - have) >> q_page_shift))
         return false;

@@ -33,12 +33,17 @@ void q_unit_claim(struct q_page *page, enum q_owner_kind kind, const void *owner
     q_page_set_owned(page);
 }
 
-void q_unit_release(struct q_page *page)
+void q_unit_disown(const struct q_page *page)
 {
     size_t pfn = q_page_to_pfn(page), end = pfn + page->nr;
 
     for (size_t at = pfn; at < end; at += (size_t)1 << q_slab_order())
         __atomic_store_n(&descriptor(at)->tag, 0, __ATOMIC_RELAXED);
+}
+
+void q_unit_release(struct q_page *page)
+{
+    q_unit_disown(page);
     q_page_set_plain(page);
     q_free_run(page);
 }

@@ -47,6 +47,9 @@ Q_INLINE char *q_unit_start(const struct q_slab *unit)
 /* The run at page, fresh from the page layer and aligned to 64 KiB, belongs to owner. */
 void q_unit_claim(struct q_page *page, enum q_owner_kind kind, const void *owner, void *info);
 
+/* The run belongs to nobody who could be found from an address. */
+void q_unit_disown(const struct q_page *page);
+
 /* Give such a run back to the page layer. */
 void q_unit_release(struct q_page *page);
 
