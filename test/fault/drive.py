@@ -45,9 +45,10 @@ ERRORS = {
 }
 DEFAULT = ["ENOSYS", "EPERM"]
 
-# Calls that cannot fail, or whose failure would not be the library's to handle.
+# Calls that cannot fail, or whose failure would not be the library's to handle: with signals left
+# blocked, a writer that saves its pages itself is ended by the kernel.
 NEVER_FAIL = {"exit", "exit_group", "getpid", "gettid", "rt_sigreturn", "tgkill", "kill",
-              "sched_yield", "execve", "clone", "clone3", "fork", "vfork"}
+              "sched_yield", "execve", "rt_sigprocmask", "rt_sigaction", "clone", "clone3", "fork", "vfork"}
 
 # Calls that the thread which everybody waits for could not do its work without at all.
 NOT_FOR_GOOD = {"ioctl"}

@@ -18,6 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "quire/heap.h"
 #include "quire/snapshot.h"
 
 enum { PAGE = 4096, PAGES = 64, SECONDS = 250 };
@@ -239,11 +240,64 @@ static bool among_writers(void)
     return ok;
 }
 
+/* A heap whose writers save pages themselves, or, where that fails, one like others. */
+static bool by_writers(void)
+{
+    struct quire_heap *heap =
+        quire_heap_create(&(struct quire_heap_attr){.flags = QUIRE_HEAP_SIGBUS});
+    char *malloced = block, *own = heap != NULL ? quire_heap_alloc(heap, PAGES * PAGE) : NULL;
+    char *large = own != NULL ? quire_heap_alloc(heap, 6u << 20) : NULL;
+    int before = number;
+    bool ok = own != NULL && large != NULL;
+
+    if (!ok)
+        may_fail("a heap of its own");
+    if (own != NULL) {
+        block = own;
+        write_all(1);
+        quire_snapshot_t *all = quire_snapshot_take(NULL, 0), *s = quire_snapshot_take(heap, 0);
+        ok &= all != NULL && s != NULL;
+        if (large != NULL)
+            memset(large, 1, 6u << 20);
+        write_all(2);
+        ok &= s != NULL && shows(s, 1);
+        quire_heap_free(heap, large);
+        quire_snapshot_touch(own, PAGES * PAGE);
+        check_all("of its own");
+        if (s != NULL)
+            release(s);
+        ok &= all != NULL && shows(all, 1);
+        quire_heap_destroy(heap);
+        if (all != NULL)
+            release(all);
+        block = malloced;
+        number = before;
+    } else {
+        quire_heap_destroy(heap);
+    }
+    return ok;
+}
+
+static bool touched(void)
+{
+    quire_snapshot_t *s = quire_snapshot_take(NULL, 0);
+    int before = number;
+
+    if (s == NULL)
+        may_fail("take");
+    quire_snapshot_touch(block, PAGES * PAGE);
+    write_all(number + 1);
+    bool ok = s != NULL && shows(s, before);
+    if (s != NULL)
+        release(s);
+    return ok;
+}
+
 int main(int argc, char **argv)
 {
-    bool (*const rounds[])(void) = {by_protection, lazily,       two_at_once,
-                                    go_back,       by_holder,    save_and_load,
-                                    among_writers, child_writes, by_protection};
+    bool (*const rounds[])(void) = {by_protection, lazily,        two_at_once,  go_back,
+                                    by_holder,     save_and_load, touched,      by_writers,
+                                    among_writers, child_writes,  by_protection};
     long allowed = argc > 1 ? atol(argv[1]) : 0;
 
     alarm(SECONDS); /* nobody waits for ever */
