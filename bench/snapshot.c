@@ -3,6 +3,7 @@
  *
  *   snapshot MiB               all of it
  *   snapshot MiB rollback      going back alone
+ *   snapshot MiB sigbus        first writes to a heap whose writers save pages themselves
  *
  * The heap is one of small blocks (4000 bytes), all written. Prints a name and a number a line:
  * microseconds unless the name says else; medians of several rounds.
@@ -17,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "quire/heap.h"
 #include "snapshot.h"
 
 #define ROUNDS 9
@@ -24,6 +26,7 @@
 
 char **block;
 size_t nr;
+static struct quire_heap *heap; /* NULL: malloc */
 
 double now_us(void)
 {
@@ -103,13 +106,25 @@ double write_pages(size_t n, size_t stride)
     return (now_us() - t) / (double)n;
 }
 
-static double first_write(size_t n, size_t stride)
+/* The same, each page announced before. */
+static double touch_pages(size_t n, size_t stride)
+{
+    double t = now_us();
+
+    for (size_t i = 0; i < n; i++) {
+        quire_snapshot_touch(block[i * stride], 1);
+        *(volatile char *)block[i * stride] = 1;
+    }
+    return (now_us() - t) / (double)n;
+}
+
+static double first_write(double (*write)(size_t n, size_t stride), size_t n, size_t stride)
 {
     double v[ROUNDS];
 
     for (int i = 0; i < ROUNDS; i++) {
         quire_snapshot_t *s = take();
-        v[i] = write_pages(n, stride);
+        v[i] = write(n, stride);
         quire_snapshot_release(s);
     }
     return median(v, ROUNDS);
@@ -195,6 +210,13 @@ static double undone_by_fork(bool anywhere)
     return median(v, ROUNDS);
 }
 
+static void by_writers(void)
+{
+    say("sigbus", first_write(write_pages, 1000, nr / 1000 / 2));
+    say("sigbus_touch", first_write(touch_pages, 1000, nr / 1000 / 2));
+    say("sigbus_fork", first_write_fork(1000, nr / 1000 / 2));
+}
+
 static void going_back(void)
 {
     say("rollback", undone_by_restore(true));
@@ -210,14 +232,23 @@ int main(int argc, char **argv)
     size_t bytes = (argc > 1 ? strtoul(argv[1], NULL, 10) : 256) << 20;
     struct quire_snapshot_stat st;
 
+    if (argc > 2 && strcmp(argv[2], "sigbus") == 0) {
+        heap = quire_heap_create(&(struct quire_heap_attr){.flags = QUIRE_HEAP_SIGBUS});
+        if (heap == NULL)
+            return 1;
+    }
     nr = bytes / 4096;
     block =
         mmap(NULL, nr * sizeof(*block), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     for (size_t i = 0; i < nr; i++) {
-        block[i] = malloc(BLOCK);
+        block[i] = heap != NULL ? quire_heap_alloc(heap, BLOCK) : malloc(BLOCK);
         if (block[i] == NULL)
             return 1;
         memset(block[i], (int)i, BLOCK);
+    }
+    if (heap != NULL) {
+        by_writers();
+        return 0;
     }
     if (argc > 2 && strcmp(argv[2], "rollback") == 0) {
         going_back();
@@ -230,9 +261,10 @@ int main(int argc, char **argv)
     say("pause", snapshot_pause(0));
     say("pause_lazy", snapshot_pause(LAZY));
     say("pause_fork", fork_pause());
-    say("dense", first_write(nr / 4, 1));
+    say("dense", first_write(write_pages, nr / 4, 1));
     say("dense_fork", first_write_fork(nr / 4, 1));
-    say("sparse", first_write(1000, nr / 1000 / 2));
+    say("sparse", first_write(write_pages, 1000, nr / 1000 / 2));
+    say("touch", first_write(touch_pages, 1000, nr / 1000 / 2));
     say("sparse_fork", first_write_fork(1000, nr / 1000 / 2));
     while_saving();
     going_back();

@@ -42,6 +42,12 @@ def measure(program, mib, huge, *words):
     return found
 
 
+def writers(program, mib, huge):
+    """First writes to a heap with QUIRE_HEAP_SIGBUS, in a process of its own."""
+    found = measure(program, mib, huge, "sigbus")
+    return {key: found[key] for key in ("sigbus", "sigbus_touch", "sigbus_fork")}
+
+
 class Table:
     """Rows as they are printed, kept for the page."""
 
@@ -63,9 +69,6 @@ class Table:
     def limit(self, what, value, limit):
         self._add(what, f"{value:.2f}", "", "", f"{limit:.2f}", value <= limit)
 
-    def lacking(self, what, target):
-        self._add(what, "not there", "", "", target, False)
-
 
 def heap_table(mib, small, huge):
     """small, huge: what was measured of the heap in 4 KiB pages, and in huge pages."""
@@ -81,6 +84,10 @@ def heap_table(mib, small, huge):
     for name, run in (("4 KiB", small), ("huge", huge)):
         table.ratio(f"first write, dense, us a page: {name}", run["dense"], run["dense_fork"], 0.3)
         table.ratio(f"first write, sparse, us a page: {name}", run["sparse"], run["sparse_fork"], 3)
+        table.ratio(f"first write, sparse, touched before, us a page: {name}", run["touch"],
+                    run["sparse_fork"], 0.7)
+        table.ratio(f"first write, sparse, SIGBUS heap, us a page: {name}", run["sigbus"],
+                    run["sigbus_fork"], 2)
         table.ratio(f"writer's p99.9 while saving, us: {name}, fork in 4 KiB", run["writer_p999"],
                     small["writer_fork_p999"], 1 / 20)
         table.limit(f"memory while saving, MiB ({run['save_written_mib']:.0f} MiB written): {name}",
@@ -128,13 +135,6 @@ def fork_table(build, mib):
     return table
 
 
-def lacking_table():
-    table = Table("what is not there")
-    table.lacking("first write, opt-in heap with SIGBUS", "2")
-    table.lacking("first write, explicit touch", "0.7")
-    return table
-
-
 def redis(build, quick):
     with tempfile.TemporaryDirectory(prefix="quire-bgsave-") as work:
         rows = bgsave.compare((1 << 30) // bgsave.KEY_BYTES, 1, 1 if quick else 2, 30, build, work)
@@ -159,14 +159,15 @@ def main():
     print(facts)
     tables, runs = [], []
     for mib in args.mib or ([256, 1024] if args.quick else [256, 1024, 4096]):
-        small, huge = (measure(program, mib, huge) for huge in (False, True))
+        small, huge = ({**measure(program, mib, huge), **writers(program, mib, huge)}
+                       for huge in (False, True))
         if small["method"] != 1:
             sys.exit("snapshots are not made by write protection here: see `quire doctor`")
         tables.append(heap_table(mib, small, huge))
         runs.append((mib, small, huge))
-    tables += [rollback_table(program), fork_table(args.build, 1024), lacking_table()]
+    tables += [rollback_table(program), fork_table(args.build, 1024)]
     if not args.no_redis and find_program("redis-server"):
-        tables.insert(-1, redis(args.build, args.quick))
+        tables.append(redis(args.build, args.quick))
     elif not args.no_redis:
         print("redis-server: skipped, not installed (Debian package redis-server)")
     verdicts = [row[-1] for table in tables for row in table.rows]

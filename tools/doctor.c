@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #define WP_UNPOPULATED (1ull << 13)
+#define USER_MODE_ONLY 1
 #define FORK_SHARED                                                                                \
     (WP_UNPOPULATED | 1ull << 12 | 1ull << 10) /* protection and minor faults of shmem */
 
@@ -187,6 +188,24 @@ static void check_fork(bool protection)
                "userfaultfd, Linux 6.4 and /proc/PID/pagemap are needed");
 }
 
+/* What heaps with QUIRE_HEAP_SIGBUS take; no privilege. See src/cow/sigbus.c. */
+static void check_sigbus(void)
+{
+    struct uffdio_api api = {.api = UFFD_API};
+    int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | USER_MODE_ONLY);
+    bool ok = fd >= 0 && ioctl(fd, UFFDIO_API, &api) == 0 &&
+              (api.features & (WP_UNPOPULATED | UFFD_FEATURE_SIGBUS)) ==
+                  (WP_UNPOPULATED | UFFD_FEATURE_SIGBUS);
+
+    if (ok)
+        good("QUIRE_HEAP_SIGBUS", "its writers save pages themselves");
+    else
+        advise("QUIRE_HEAP_SIGBUS", "as without it",
+               fd < 0 ? why_no_userfaultfd(errno) : "Linux 6.4 is needed");
+    if (fd >= 0)
+        close(fd);
+}
+
 int cmd_doctor(int argc, char **argv)
 {
     if (argc > 1) {
@@ -202,6 +221,7 @@ int cmd_doctor(int argc, char **argv)
     puts("snapshots (quire_snapshot_take):");
     fflush(stdout);
     bool protection = check_protection(), holder = check_holder();
+    check_sigbus();
     check_huge();
     check_maps();
     check_fork(protection);
