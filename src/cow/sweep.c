@@ -276,6 +276,7 @@ static bool move_back(uintptr_t from, uintptr_t at)
                             (long)at, 0) == (long)at)
             return true;
         q_sweep_release_spare();
+        q_sweep_close_hole(at, PIECE); /* if that fails: later, when this is tried again */
     }
     return false;
 }

@@ -85,6 +85,9 @@ void q_sweep_inherit(void);
 bool q_sweep_hold_spare(void);
 void q_sweep_release_spare(void);
 
+/* sweep_copy.c: memory at `at` again, of which all is missing, if mremap() has taken what was there. */
+void q_sweep_close_hole(uintptr_t at, size_t len);
+
 /* sweep_copy.c: protect what a snapshot guards of [from, to), which lies `distance` further now. */
 struct q_ranges;
 bool q_sweep_protect_for(const struct q_ranges *g, uintptr_t from, uintptr_t to,

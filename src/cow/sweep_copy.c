@@ -30,6 +30,29 @@ void q_sweep_release_spare(void)
         q_mprotect(spare, SPARE * q_page_size(), PROT_NONE);
 }
 
+/*
+ * The kernel counts mappings before it waits for its lock, unmaps the target
+ * of mremap(), and counts again. Where other threads have used up the last
+ * ones meanwhile it fails, and leaves a hole. Nothing may be found there but
+ * by asking: so it cannot be read before it is registered.
+ */
+void q_sweep_close_hole(uintptr_t at, size_t len)
+{
+    void *to = (void *)at;
+
+    /* Does nothing to such memory, but says whether all of it is mapped. */
+    if (q_arch_syscall6(SYS_msync, (long)at, (long)len, MS_ASYNC, 0, 0, 0) == 0)
+        return;
+    void *map = q_mmap(to, len, PROT_NONE, MAP_NORESERVE | MAP_FIXED_NOREPLACE);
+    if (map == to &&
+        q_uffd_register(&q_cow.uffd, at, len,
+                        UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP) == 0 &&
+        q_mprotect(to, len, PROT_READ | PROT_WRITE) == 0)
+        return;
+    if (map != NULL)
+        q_munmap(map, len);
+}
+
 bool q_sweep_copy(uintptr_t from, uintptr_t at, size_t len)
 {
     static char page[1 << 16] __attribute__((aligned(64))); /* the sweeper's; then the keeper's */

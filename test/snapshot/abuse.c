@@ -290,11 +290,17 @@ static char *hungry_map;
 static _Atomic size_t hungry_at;
 static _Atomic bool fed;
 
+/*
+ * Not as fast as it can: between its looks at the number of mappings mremap() would wait for this
+ * thread, and leave a hole where the heap was (doc/cow.md).
+ */
 static void *hungry(void *arg)
 {
-    while (!fed)
+    while (!fed) {
         if (mprotect(hungry_map + hungry_at * PAGE, PAGE, PROT_READ) == 0)
             hungry_at += 2;
+        usleep(20);
+    }
     return arg;
 }
 

@@ -537,7 +537,7 @@ static void killed_before_a_birth(void)
     CHECK(was_killed(pid));
     for (size_t i = 0; i < table.nr; i++)
         table_set(&table, i, 1);
-    CHECK(now() - start < 1, "%.1f s", now() - start);
+    CHECK(now() - start < 1.8, "%.1f s", now() - start);
     CHECK(quire_fork_stat(&st) == 0 && st.sharing == 0);
     end_sharing();
 }
@@ -590,7 +590,7 @@ static void killed_after_a_birth(void)
         double start = now();
         for (size_t i = 0; i < table.nr; i++)
             table_set(&table, i, round + 1);
-        CHECK(now() - start < 0.25, "%.1f s", now() - start);
+        CHECK(now() - start < 1.8, "%.1f s", now() - start); /* what is waited for in vain: 2 s */
         if (round == 0)
             CHECK(hear(result[0]), "the child sees another's writes");
         CHECK(hear(result[0]), "the child sees another's writes");
