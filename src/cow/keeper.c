@@ -86,11 +86,17 @@ static void let_sweep_finish(void)
     }
 }
 
-/* What one that was killed has left half done under q_store.lock. */
-static void end_what_it_held(void)
+/*
+ * What one that was killed has left half done under q_store.lock. Nothing can be un-protected while
+ * the sweeper's event waits to be read, which without handlers let_sweep_finish() does, later.
+ */
+static void end_what_it_held(unsigned left)
 {
     atomic_store_explicit(&q_cow.serving, 0, memory_order_relaxed);
-    q_cow_lose(EIO);
+    if (left > 0)
+        q_cow_lose(EIO);
+    else
+        q_cow_mark_lost(EIO);
     q_store_unlock();
 }
 
@@ -109,7 +115,7 @@ static void look_after_them(void)
     bool orphaned = sweeper_died(&held);
 
     if (held)
-        end_what_it_held();
+        end_what_it_held(left);
     if (orphaned)
         do_without_sweeper();
     if (q_cow_orphaned() && left > 0)

@@ -10,7 +10,7 @@
 #ifndef Q_ZONE_PAGE_ALLOC_H
 #define Q_ZONE_PAGE_ALLOC_H
 
-#include "base/opt.h"
+#include "zone/limit.h"
 #include "zone/place.h"
 
 typedef unsigned q_gfp_t;
@@ -53,41 +53,6 @@ bool q_grow_run(struct q_page *page, size_t nr);
  */
 struct q_page *q_alloc_slab_pages(unsigned want, unsigned *written);
 void q_free_slab_pages(struct q_page *page, unsigned written);
-
-/* Pages given out now, over all zones, and the configured limit on them and on own mappings. */
-extern _Atomic size_t q_pages_in_use;
-
-/* Of these, pages of slabs that hold objects: what is given out but not carved yet is not touched. */
-extern _Atomic size_t q_pages_carved;
-
-/* Account for bytes mapped outside the zones; false where the limit forbids it. */
-bool q_charge(size_t pages);
-void q_uncharge(size_t pages);
-
-/* The same for memory that going back to a snapshot leaves as it is; counted in the sum, too. */
-extern _Atomic size_t q_pages_outside;
-bool q_charge_outside(size_t pages);
-void q_uncharge_outside(size_t pages);
-
-/*
- * Before giving up on nr pages: what rests in the mapping cache and the special zones counts
- * against limits on address space and memory, what waits on other CPUs' lists could merge, and
- * what is discardable is dropped. True where there was something. No lock from q_movable_lock on
- * is held.
- */
-bool q_last_resort(size_t nr);
-
-/*
- * After an allocation: what is free and still resident counts, too. Gives
- * back as much of it as is too much under the limit, where there is one. No
- * lock from q_movable_lock on is held.
- */
-void q_keep_below_limit(void);
-Q_INLINE void q_keep_to_limit(void)
-{
-    if (q_unlikely(q_opt.limit != 0))
-        q_keep_below_limit();
-}
 
 /*
  * Inside the layer: take from / give to the buddy lists of one zone, zone->lock

@@ -206,7 +206,7 @@ static void touched_by_several(void)
 /* --- other handlers -------------------------------------------------------------------------- */
 
 static volatile sig_atomic_t seen, seen_mask, seen_code;
-static char *truncated;
+static volatile char *truncated;
 
 /* A page of a file that has none: touching it is a SIGBUS of the program's own. */
 static char *map_truncated(void)
