@@ -221,7 +221,7 @@ static char *map_truncated(void)
 
 static void repair(void)
 {
-    REQUIRE(mmap(truncated, PAGE, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS,
+    REQUIRE(mmap((void *)truncated, PAGE, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS,
                  -1, 0) == truncated);
 }
 
@@ -234,7 +234,7 @@ static void theirs(int sig, siginfo_t *info, void *context)
         sigismember(&now, SIGUSR1) + 2 * sigismember(&now, SIGBUS) + 4 * sigismember(&now, SIGUSR2);
     seen_code = info->si_code;
     if (info->si_code == BUS_ADRERR) {
-        CHECK((char *)info->si_addr == truncated + 5);
+        CHECK((volatile char *)info->si_addr == truncated + 5);
         repair();
     }
     seen++;
