@@ -206,7 +206,7 @@ static void touched_by_several(void)
 /* --- other handlers -------------------------------------------------------------------------- */
 
 static volatile sig_atomic_t seen, seen_mask, seen_code;
-static volatile char *truncated;
+static volatile char *volatile truncated; /* the handler looks at it */
 
 /* A page of a file that has none: touching it is a SIGBUS of the program's own. */
 static char *map_truncated(void)
