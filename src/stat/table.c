@@ -204,18 +204,26 @@ void q_stat_at_start(void)
         kept_stderr = fd;
 }
 
+/* The program may have closed standard error by now: what it was is kept. */
+static long open_stats_file(void)
+{
+    char text[sizeof(q_opt.stats_file) + 80];
+    struct q_buf line = {.at = text, .size = sizeof(text)};
+    long fd = q_arch_syscall6(SYS_openat, AT_FDCWD, (long)q_opt.stats_file,
+                              O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644, 0, 0);
+
+    if (fd >= 0)
+        return fd;
+    q_buf_printf(&line, "quire: stats_file: cannot open %s (error %ld); the table goes here:\n",
+                 q_opt.stats_file, -fd);
+    q_write_all((int)kept_stderr, line.at, line.len);
+    return kept_stderr;
+}
+
 void q_stat_at_exit(void)
 {
-    long fd = kept_stderr;
+    long fd = q_opt.stats_file[0] != '\0' ? open_stats_file() : kept_stderr;
 
-    if (q_opt.stats_file[0] != '\0') {
-        fd = q_arch_syscall6(SYS_openat, AT_FDCWD, (long)q_opt.stats_file,
-                             O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644, 0, 0);
-        if (fd < 0) {
-            q_msg("stats_file: cannot open %s (error %ld)", q_opt.stats_file, -fd);
-            return;
-        }
-    }
     q_stat_print((int)fd);
     if (fd != kept_stderr)
         q_arch_syscall6(SYS_close, fd, 0, 0, 0, 0, 0);

@@ -112,6 +112,13 @@ def test_run_with_stats():
     assert "active in" not in quire("run", PLAIN)[2]
 
 
+def test_a_table_that_has_no_file():
+    # ls closes its standard error before it ends
+    result = quire("run", "--stats", "-c", "stats_file:/no/such/folder/x", "ls", "-d", "/")
+    expect(result, 0, "stats_file: cannot open /no/such/folder/x")
+    expect(result, 0, "active in ls")
+
+
 def test_run_keeps_the_environment():
     show = ("sh", "-c", "echo $LD_PRELOAD $QUIRE_CONF")
     path = quire("path")[1].strip()
