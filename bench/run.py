@@ -81,9 +81,10 @@ def check_pin(parser, text):
 
 
 def list_all(place, chosen, found, absent):
+    width = max(len(row.name) for row in chosen) + 2
     for row in chosen:
         missing = row.missing(place)
-        print(f"{row.name:<18}{row.group:<10}{'q ' if row.quick else '  '}{row.about}"
+        print(f"{row.name:<{width}}{row.group:<10}{'q ' if row.quick else '  '}{row.about}"
               f"{'  [skipped: ' + missing + ']' if missing else ''}")
     print("\n(q: part of a quick run)\n")
     for peer in found.values():

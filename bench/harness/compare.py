@@ -76,7 +76,7 @@ def _relative(old, new, row, allocator, metric):
 
 def _line(change):
     relative = f"{change['relative']:8.3f}" if change["relative"] else "        "
-    return (f"{change['row']:<18}{change['allocator']:<12}{NAMES[change['metric']]:<13}"
+    return (f"{change['row']:<24}{change['allocator']:<12}{NAMES[change['metric']]:<13}"
             f"{change['ratio']:7.3f}  [{change['low']:.3f}, {change['high']:.3f}]{relative}")
 
 
@@ -91,7 +91,7 @@ def _means(found):
             if some:
                 mean = stats.geometric_mean([change["ratio"] for change in some])
                 against = f"{stats.geometric_mean(relative):8.3f}" if relative else "        "
-                lines.append(f"{'all ' + str(len(some)):<18}{allocator:<12}{title:<13}{mean:7.3f}"
+                lines.append(f"{'all ' + str(len(some)):<24}{allocator:<12}{title:<13}{mean:7.3f}"
                              f"{'':>16}{against}")
     return lines
 
