@@ -19,10 +19,12 @@
  *                        which has a table of descriptors of its own, and
  *                        serves what is written to while the program ends.
  *
- * Locks: q_store.lock, like a handler; it writes to no heap memory either. If
- * one of them died with that lock held, this thread has inherited it.
+ * Locks: q_store.lock, like a handler; it writes to no heap memory either. Who
+ * dies with that lock held leaves it to this thread, also while this thread
+ * waits for it: lock_store().
  */
 #include <fcntl.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <time.h>
 
@@ -31,41 +33,86 @@
 
 #define LOOK_SECONDS 1
 
+/* What has been seen, and not been seen to. */
+static struct {
+    unsigned handlers; /* that are there */
+    bool handler_gone;
+    bool sweeper_gone;
+    bool holder_gone; /* one of them held q_store.lock */
+} seen;
+
 static bool is_gone(int tid)
 {
     return q_arch_syscall6(SYS_tgkill, q_cow.pid, tid, 0, 0, 0, 0) == -ESRCH;
 }
 
-/* Handlers that are there; *died: some that were are not; *held: and one of them holds q_store.lock. */
-static unsigned count_handlers(bool *died, bool *held)
+static void look_for_handlers(void)
 {
-    unsigned left = q_cow.nr_handlers;
-
-    *died = *held = false;
+    seen.handlers = q_cow.nr_handlers;
     for (unsigned i = 0; i < q_cow.nr_handlers; i++) {
         /* Relaxed throughout: numbers of threads, which stay what they are. */
         int tid = atomic_load_explicit(&q_cow.tid[i], memory_order_relaxed);
 
         if (tid > 0 && is_gone(tid)) {
-            *died = true;
-            *held |= atomic_load_explicit(&q_cow.serving, memory_order_relaxed) == tid;
+            seen.handler_gone = true;
+            seen.holder_gone |= atomic_load_explicit(&q_cow.serving, memory_order_relaxed) == tid;
             atomic_store_explicit(&q_cow.tid[i], -1, memory_order_relaxed);
         }
-        left -= atomic_load_explicit(&q_cow.tid[i], memory_order_relaxed) < 0;
+        seen.handlers -= atomic_load_explicit(&q_cow.tid[i], memory_order_relaxed) < 0;
     }
-    return left;
 }
 
-/* Once. *held: and it holds q_store.lock. */
-static bool sweeper_died(bool *held)
+static void look_for_sweeper(void)
 {
     int tid = atomic_load_explicit(&q_cow.sweeper, memory_order_relaxed);
 
     if (tid <= 0 || !is_gone(tid) || q_cow.uffd.fd < 0)
-        return false;
+        return;
     atomic_store_explicit(&q_cow.sweeper, 0, memory_order_relaxed);
-    *held |= q_lock_is_of(&q_store.lock, q_cow.sweeper_as_holder);
-    return true;
+    seen.sweeper_gone = true;
+    seen.holder_gone |= q_lock_is_of(&q_store.lock, q_cow.sweeper_as_holder);
+}
+
+static void look(void)
+{
+    look_for_handlers();
+    look_for_sweeper();
+}
+
+static void nap(void)
+{
+    struct timespec ms = {.tv_nsec = 1000000};
+
+    q_arch_syscall6(SYS_nanosleep, (long)&ms, 0, 0, 0, 0, 0);
+}
+
+/*
+ * Take q_store.lock, or inherit it, with whatever was left half done under it:
+ * readers are told; lose_handlers() sees to the rest.
+ */
+static void lock_store(void)
+{
+    while (!seen.holder_gone && !q_trylock(&q_store.lock)) {
+        nap();
+        look();
+    }
+    if (!seen.holder_gone)
+        return;
+    seen.holder_gone = false;
+    seen.handler_gone = true; /* or the sweeper, which is the same here */
+    atomic_store_explicit(&q_cow.serving, 0, memory_order_relaxed);
+    q_cow_mark_lost(EIO);
+}
+
+static void lose_sweeper(void)
+{
+    lock_store(); /* so that no cut is under way */
+    seen.sweeper_gone = false;
+    atomic_store_explicit(&q_cow.orphaned, true, memory_order_relaxed);
+    if (q_sweep_pending() && seen.handlers > 0)
+        q_cow_lose(EIO); /* what is away is copied home, which undoes its protection */
+    q_store_unlock();
+    q_uffd_wake_all(&q_cow.uffd); /* what it would have seen to is asked for again */
 }
 
 /*
@@ -74,60 +121,30 @@ static bool sweeper_died(bool *held)
  */
 static void let_sweep_finish(void)
 {
-    struct timespec ms = {.tv_nsec = 1000000};
     struct uffd_msg m;
 
     q_arch_syscall6(SYS_fcntl, q_cow.uffd.fd, F_SETFL, O_NONBLOCK, 0, 0, 0);
     while (q_sweep_pending()) {
+        look_for_sweeper();
+        if (seen.sweeper_gone)
+            lose_sweeper();
         if (q_cow_orphaned())
             q_sweep_inherit();
         if (q_arch_syscall6(SYS_read, q_cow.uffd.fd, (long)&m, sizeof(m), 0, 0, 0) <= 0)
-            q_arch_syscall6(SYS_nanosleep, (long)&ms, 0, 0, 0, 0, 0);
+            nap();
     }
 }
 
-/*
- * What one that was killed has left half done under q_store.lock. Nothing can be un-protected while
- * the sweeper's event waits to be read, which without handlers let_sweep_finish() does, later.
- */
-static void end_what_it_held(unsigned left)
+/* Without any, nothing can be un-protected while the sweeper's event waits to be read. */
+static void lose_handlers(void)
 {
-    atomic_store_explicit(&q_cow.serving, 0, memory_order_relaxed);
-    if (left > 0)
-        q_cow_lose(EIO);
-    else
+    lock_store();
+    bool none = seen.handlers == 0;
+    if (none) {
         q_cow_mark_lost(EIO);
-    q_store_unlock();
-}
-
-static void do_without_sweeper(void)
-{
-    q_lock(&q_store.lock); /* so that no cut is under way */
-    atomic_store_explicit(&q_cow.orphaned, true, memory_order_relaxed);
-    q_store_unlock();
-    q_uffd_wake_all(&q_cow.uffd); /* what it would have seen to is asked for again */
-}
-
-static void look_after_them(void)
-{
-    bool died, held;
-    unsigned left = count_handlers(&died, &held);
-    bool orphaned = sweeper_died(&held);
-
-    if (held)
-        end_what_it_held(left);
-    if (orphaned)
-        do_without_sweeper();
-    if (q_cow_orphaned() && left > 0)
-        q_sweep_inherit();
-    if (!died)
-        return;
-    if (left == 0)
+        q_store_unlock();
         let_sweep_finish();
-    q_lock(&q_store.lock);
-    atomic_store_explicit(&q_cow.serving, 0, memory_order_relaxed);
-    if (left == 0) {
-        q_cow_mark_lost(EIO);
+        lock_store();
         q_uffd_close(&q_cow.uffd); /* and the sweeper closes its own: that opens everything */
         q_sweep_ring();
         q_cow.uffd.refuse = "the threads that serve first writes were killed";
@@ -135,13 +152,26 @@ static void look_after_them(void)
     q_cow_lose(EIO);
     q_view_close_all();
     q_uffd_wake_all(&q_cow.uffd);
+    seen.handler_gone = false;
     q_store_unlock();
+}
+
+static void look_after_them(void)
+{
+    look();
+    if (seen.sweeper_gone)
+        lose_sweeper();
+    if (seen.handler_gone)
+        lose_handlers();
+    if (q_cow_orphaned() && seen.handlers > 0)
+        q_sweep_inherit();
 }
 
 void *q_cow_keep(void *arg)
 {
     q_arch_syscall6(SYS_prctl, PR_SET_NAME, (long)"quire-keeper", 0, 0, 0, 0);
     q_helper_begin();
+    memset(&seen, 0, sizeof(seen)); /* in a child: the parent's */
     for (;;) {
         struct timespec second = {.tv_sec = LOOK_SECONDS};
 

@@ -253,11 +253,12 @@ static bool protect_piece(const struct region *r, uintptr_t at)
 
 static void lose_all(void)
 {
+    /* The list does not change while a piece is away. The keeper, who must not wait, has lost all. */
+    if (!q_cow_any_live())
+        return;
     uint64_t mask = q_signals_block();
-
     q_lock(&q_store.lock);
-    if (q_cow_any_live()) /* else they are lost already, and this may be tried often */
-        q_cow_lose(EIO);
+    q_cow_lose(EIO);
     q_store_unlock();
     q_signals_restore(mask);
 }

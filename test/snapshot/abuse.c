@@ -1,12 +1,9 @@
 /*
- * abuse.c - programs that end, close, kill and forbid what snapshots need: a
- * clear error at worst, never a wrong byte, a thread that waits for ever, or a
- * process that does not end.
+ * abuse.c - programs that end, close and forbid what snapshots need, or call
+ * into memory that is protected: a clear error at worst, never a wrong byte, a
+ * thread that waits for ever, or a process that does not end.
  */
-#include <dirent.h>
 #include <fcntl.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -139,48 +136,6 @@ static void descriptors_closed(void)
     free(p);
 }
 
-/* Every thread that makes this system call is killed by it, alone. */
-static void kill_at(unsigned nr)
-{
-    struct sock_filter code[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, nr, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_THREAD),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    };
-    struct sock_fprog filter = {COUNT_OF(code), code};
-
-    REQUIRE(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
-    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &filter) != 0)
-        conform_skip("no seccomp filters here");
-}
-
-/* A sandbox that kills the handlers, one at each first write. */
-static void handlers_killed(void)
-{
-    char *p = malloc(BYTES), c;
-
-    memset(p, 1, BYTES);
-    quire_snapshot_t *s = take_protected();
-    memset(p, 2, PAGE);
-    kill_at(SYS_process_vm_writev);
-    memset(p, 3, BYTES); /* waits until it is noticed, and goes on */
-    CHECK(p[BYTES - 1] == 3);
-    errno = 0;
-    CHECK(quire_snapshot_read(s, p, &c, 1) == -1 && errno == EIO, "errno %d", errno);
-    for (int i = 0; i < 10; i++) {
-        quire_snapshot_t *next = take(0);
-        memset(p, 4 + i, BYTES);
-        CHECK(quire_snapshot_read(next, p + 5 * PAGE, &c, 1) == 1 ? c == 3 + i : errno == EIO);
-        CHECK(quire_snapshot_release(next) == 0);
-        if (method(next = take(0)) == QUIRE_SNAPSHOT_BY_HOLDER)
-            i = 10;
-        CHECK(quire_snapshot_release(next) == 0);
-    }
-    CHECK(quire_snapshot_release(s) == 0);
-    free(p);
-}
-
 /* All threads become another user, the handlers too; there are no privileges for the next child. */
 static void another_user(void)
 {
@@ -210,229 +165,6 @@ static void another_user(void)
     quire_snapshot_release(s);
 }
 
-enum { MANY_BLOCKS = 600, BLOCK = 100000 };
-
-static char **many_blocks(void)
-{
-    char **block = outside(MANY_BLOCKS * sizeof(*block));
-
-    for (int i = 0; i < MANY_BLOCKS; i++) {
-        block[i] = malloc(BLOCK);
-        memset(block[i], i, BLOCK);
-    }
-    return block;
-}
-
-/* One page in two of a large mapping is made read-only, until the kernel has no room for another. */
-static size_t use_up_mappings(char *map, size_t pages)
-{
-    size_t at = 0;
-
-    while (at < pages && mprotect(map + at * PAGE, PAGE, PROT_READ) == 0)
-        at += 2;
-    return at;
-}
-
-static void use_mappings_up(unsigned flags)
-{
-    enum { MANY = 1 << 18 };
-    char *map = outside((size_t)MANY * PAGE), *p = malloc(BYTES), c;
-    size_t end = use_up_mappings(map, MANY), taken = 0;
-
-    if (end >= MANY)
-        conform_skip("vm.max_map_count is above %d", MANY / 2);
-    memset(p, 1, BYTES);
-    for (size_t spare = 0; spare < 24; spare++) {
-        errno = 0;
-        quire_snapshot_t *s = quire_snapshot_take(NULL, flags);
-        CHECK(s != NULL || errno == ENOMEM || errno == EAGAIN, "%zu spare: errno %d", spare, errno);
-        memset(p, (int)spare + 2, BYTES);
-        if (s != NULL) {
-            ptrdiff_t distance;
-            bool ok = quire_snapshot_read(s, p + 7 * PAGE, &c, 1) == 1;
-            CHECK(ok ? c == (char)(spare + 1) : errno == EIO, "%d, errno %d", c, errno);
-            if (ok && quire_snapshot_view(s, &distance) == 0)
-                CHECK(p[distance + 9 * PAGE] == (char)(spare + 1));
-            CHECK(quire_snapshot_release(s) == 0);
-            taken++;
-        }
-        free(malloc(100));
-        char *large = malloc(9u << 20);
-        if (large != NULL)
-            memset(large, 1, 9u << 20);
-        free(large);
-        end -= 2; /* room for one or two more */
-        mprotect(map + end * PAGE, PAGE, PROT_READ | PROT_WRITE);
-    }
-    CHECK(taken > 0, "never was there enough");
-}
-
-static void mappings_used_up(void)
-{
-    use_mappings_up(0);
-}
-
-static void mappings_used_up_lazily(void)
-{
-    many_blocks();
-    use_mappings_up(QUIRE_SNAPSHOT_LAZY);
-}
-
-/* What was moved aside comes back, whoever is killed, whatever is closed. */
-static void check_blocks(char **block)
-{
-    for (int i = 0; i < MANY_BLOCKS; i++)
-        CHECK(block[i][0] == (char)i && block[i][BLOCK - 1] == (char)i, "block %d", i);
-}
-
-/* What is left of the process's mappings is used up while the sweep is under way, and stays so. */
-static char *hungry_map;
-static _Atomic size_t hungry_at;
-static _Atomic bool fed;
-
-/*
- * Not as fast as it can: between its looks at the number of mappings mremap() would wait for this
- * thread, and leave a hole where the heap was (doc/cow.md).
- */
-static void *hungry(void *arg)
-{
-    while (!fed) {
-        if (mprotect(hungry_map + hungry_at * PAGE, PAGE, PROT_READ) == 0)
-            hungry_at += 2;
-        usleep(20);
-    }
-    return arg;
-}
-
-static void mappings_used_up_meanwhile(void)
-{
-    enum { MANY = 1 << 18, ROOM = 60 };
-    char **block = many_blocks(), c;
-    pthread_t thread;
-
-    hungry_map = outside((size_t)MANY * PAGE);
-    quire_snapshot_release(take_protected());
-    hungry_at = use_up_mappings(hungry_map, MANY);
-    if (hungry_at >= MANY)
-        conform_skip("vm.max_map_count is above %d", MANY / 2);
-    size_t end = hungry_at;
-    for (int round = 0; round < 6; round++) {
-        for (; hungry_at > end - 2 * ROOM; hungry_at -= 2)
-            mprotect(hungry_map + (hungry_at - 2) * PAGE, PAGE, PROT_READ | PROT_WRITE);
-        fed = false;
-        quire_snapshot_t *s = take(QUIRE_SNAPSHOT_LAZY);
-        REQUIRE(pthread_create(&thread, NULL, hungry, NULL) == 0);
-        for (int i = 0; i < MANY_BLOCKS; i++) {
-            block[i][50000] = (char)(i + 1);
-            CHECK(quire_snapshot_read(s, block[i] + 50000, &c, 1) == 1 ? c == (char)i
-                                                                       : errno == EIO);
-        }
-        CHECK(quire_snapshot_release(s) == 0);
-        check_blocks(block);
-        fed = true;
-        pthread_join(thread, NULL);
-        for (; hungry_at > end / 2; hungry_at -= 2)
-            mprotect(hungry_map + (hungry_at - 2) * PAGE, PAGE, PROT_READ | PROT_WRITE);
-        /* And with room again all is as ever. */
-        s = take_protected();
-        for (int i = 0; i < MANY_BLOCKS; i++) {
-            block[i][50000] = (char)i;
-            CHECK(quire_snapshot_read(s, block[i] + 50000, &c, 1) == 1 && c == (char)(i + 1));
-        }
-        CHECK(quire_snapshot_release(s) == 0);
-        hungry_at += use_up_mappings(hungry_map + hungry_at * PAGE, MANY - hungry_at);
-    }
-}
-
-static void killed_while_lazy(void)
-{
-    char **block = many_blocks(), c;
-
-    take_protected();
-    kill_at(SYS_process_vm_writev);
-    for (int round = 0; round < 3; round++) {
-        quire_snapshot_t *s = take(QUIRE_SNAPSHOT_LAZY);
-        for (int i = 0; i < MANY_BLOCKS; i++)
-            block[i][50000] = 1;
-        check_blocks(block);
-        CHECK(quire_snapshot_read(s, block[9], &c, 1) == 1 ? c == 9 : errno == EIO);
-        CHECK(quire_snapshot_release(s) == 0);
-    }
-    check_blocks(block);
-}
-
-/* Whether the process has a thread of this name. */
-static bool has_thread(const char *name)
-{
-    char path[64], comm[32] = "";
-    bool found = false;
-    DIR *d = opendir("/proc/self/task");
-
-    REQUIRE(d != NULL);
-    for (struct dirent *e; (e = readdir(d)) != NULL;) {
-        snprintf(path, sizeof(path), "/proc/self/task/%.20s/comm", e->d_name);
-        FILE *f = fopen(path, "r");
-        if (f != NULL && fgets(comm, sizeof(comm), f) != NULL)
-            found |= strncmp(comm, name, strlen(name)) == 0;
-        if (f != NULL)
-            fclose(f);
-    }
-    closedir(d);
-    return found;
-}
-
-static void *write_until_told(void *arg)
-{
-    char **block = arg;
-
-    for (unsigned i = 0; !fed; i++)
-        block[i * 7 % (MANY_BLOCKS / 2)][60000]++;
-    return arg;
-}
-
-/* A sandbox that kills the sweeper at its next piece, and nobody else. */
-static void sweeper_killed(void)
-{
-    char **block = many_blocks(), c;
-    struct quire_snapshot_stat st;
-    pthread_t thread[2];
-
-    quire_snapshot_release(take_protected());
-    quire_snapshot_t *s = take(QUIRE_SNAPSHOT_LAZY);
-    kill_at(SYS_mremap);
-    for (int i = MANY_BLOCKS - 1; i >= 0; i--)
-        block[i][50000] = 1;
-    check_blocks(block);
-    for (int i = 0; i < MANY_BLOCKS; i += 50)
-        CHECK(quire_snapshot_read(s, block[i] + 50000, &c, 1) == 1 ? c == (char)i : errno == EIO);
-    CHECK(quire_snapshot_release(s) == 0);
-    if (has_thread("quire-sweeper"))
-        conform_skip("the sweeper was quicker");
-    /* And without one: nothing is moved, and nobody waits for ever. */
-    fed = false;
-    for (int i = 0; i < 2; i++)
-        REQUIRE(pthread_create(&thread[i], NULL, write_until_told, block) == 0);
-    for (int round = 0; round < 200; round++) {
-        s = take(round % 2 == 0 ? QUIRE_SNAPSHOT_LAZY : 0);
-        CHECK(quire_snapshot_stat(s, &st) == 0 && st.moved_bytes == 0);
-        CHECK(st.method == QUIRE_SNAPSHOT_BY_PROTECTION && st.error == 0);
-        char *p = block[MANY_BLOCKS - 1 - round];
-        p[50000] = 2;
-        CHECK(quire_snapshot_read(s, p + 50000, &c, 1) == 1 && c == 1, "%d, errno %d", c, errno);
-        CHECK(quire_snapshot_release(s) == 0);
-    }
-    pid_t pid = fork();
-    if (pid == 0) {
-        check_blocks(block);
-        conform_end();
-    }
-    CHECK(conform_child_ok(pid, "child"));
-    fed = true;
-    for (int i = 0; i < 2; i++)
-        pthread_join(thread[i], NULL);
-    check_blocks(block);
-}
-
 static void closed_while_lazy(void)
 {
     char **block = many_blocks(), c;
@@ -442,11 +174,11 @@ static void closed_while_lazy(void)
     close_all();
     for (int i = 0; i < MANY_BLOCKS; i++)
         block[i][50000] = 1;
-    check_blocks(block);
+    check_many_blocks(block);
     for (int i = 0; i < MANY_BLOCKS; i++)
         CHECK(quire_snapshot_read(s, block[i] + 50000, &c, 1) == 1 && c == (char)i, "block %d", i);
     CHECK(quire_snapshot_release(s) == 0);
-    check_blocks(block);
+    check_many_blocks(block);
 }
 
 static void view_while_lazy(void)
@@ -467,42 +199,7 @@ static void view_while_lazy(void)
         CHECK(quire_snapshot_release(s) == 0);
     }
     CHECK(bad == 0, "%d bytes differ", bad);
-    check_blocks(block);
-}
-
-/*
- * The program splits the heap's mapping: the part before a read-only one is not moved aside, as it
- * does not end where a piece does, and is protected all the same.
- */
-static void split_mapping_lazily(void)
-{
-    enum { SPLIT_BYTES = 4 << 20, READ_ONLY = 512 << 10 };
-    char *block[12], c;
-    int bad = 0;
-
-    for (size_t i = 0; i < COUNT_OF(block); i++) {
-        block[i] = malloc(SPLIT_BYTES - 4096);
-        REQUIRE(block[i] != NULL);
-        memset(block[i], 1, SPLIT_BYTES - 4096);
-    }
-    quire_snapshot_release(take_protected());
-    for (size_t i = 0; i < COUNT_OF(block); i++) {
-        /* A border of pieces, with 2 MiB of the block before it. */
-        char *border =
-            (char *)(((uintptr_t)block[i] + SPLIT_BYTES - 4096) & ~(((uintptr_t)2 << 20) - 1));
-        char *from = border - ((size_t)2 << 20);
-        if (from < block[i])
-            from = block[i];
-        REQUIRE(mprotect(border - READ_ONLY, READ_ONLY, PROT_READ) == 0);
-        quire_snapshot_t *s = take(QUIRE_SNAPSHOT_LAZY);
-        REQUIRE(mprotect(border - READ_ONLY, READ_ONLY, PROT_READ | PROT_WRITE) == 0);
-        for (char *p = from; p < border; p += 4096) {
-            p[100] = 2;
-            bad += quire_snapshot_read(s, p + 100, &c, 1) != 1 || c != 1;
-        }
-        CHECK(quire_snapshot_release(s) == 0);
-    }
-    CHECK(bad == 0, "%d pages differ", bad);
+    check_many_blocks(block);
 }
 
 static _Atomic bool stop;
@@ -593,16 +290,9 @@ static const struct conform_case cases[] = {
     {"the main thread ends", main_thread_ends, 60},
     {"an unreadable page in a view", unreadable_page_in_a_view, 60},
     {"descriptors closed", descriptors_closed, 60},
-    {"handlers killed", handlers_killed, 120},
     {"another user", another_user, 60},
-    {"mappings used up", mappings_used_up, 120},
-    {"mappings used up, lazily", mappings_used_up_lazily, 120},
-    {"mappings used up meanwhile", mappings_used_up_meanwhile, 120},
-    {"handlers killed, lazily", killed_while_lazy, 120},
-    {"the sweeper killed", sweeper_killed, 120},
     {"descriptors closed, lazily", closed_while_lazy, 120},
     {"a view, lazily", view_while_lazy, 120},
-    {"a split mapping, lazily", split_mapping_lazily, 120},
     {"calls into the heap, lazily", calls_lazily, 120},
     {"calls into the heap", calls_into_the_heap, 120},
 };

@@ -3,36 +3,23 @@
  * library's back: the snapshot may fail, clearly; the program goes on.
  */
 #include <fcntl.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include "filter.h"
 #include "steps.h"
 
 /* From now on system call nr fails with EPERM; where arg is not 0, only with that second argument. */
 static void refuse(unsigned nr, unsigned arg)
 {
-    struct sock_filter code[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0), /* the number */
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, nr, 0, 3),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 24), /* low half of the second argument */
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, arg, 0, arg != 0 ? 1 : 0),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    };
-    struct sock_fprog filter = {COUNT_OF(code), code};
-
-    REQUIRE(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
-    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0)
+    if (!filter_call(nr, arg != 0 ? 2 : 0, arg, SECCOMP_RET_ERRNO | EPERM))
         conform_skip("no seccomp filters here");
 }
 

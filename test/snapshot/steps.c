@@ -38,6 +38,23 @@ void *outside(size_t size)
     return p;
 }
 
+char **many_blocks(void)
+{
+    char **block = outside(MANY_BLOCKS * sizeof(*block));
+
+    for (int i = 0; i < MANY_BLOCKS; i++) {
+        block[i] = malloc(BLOCK);
+        memset(block[i], i, BLOCK);
+    }
+    return block;
+}
+
+void check_many_blocks(char **block)
+{
+    for (int i = 0; i < MANY_BLOCKS; i++)
+        CHECK(block[i][0] == (char)i && block[i][BLOCK - 1] == (char)i, "block %d", i);
+}
+
 void view_of_a_list(unsigned flags)
 {
     ptrdiff_t distance;

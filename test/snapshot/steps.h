@@ -19,6 +19,11 @@ quire_snapshot_t *take_protected(void);
 /* Memory that no snapshot shows, and going back does not change. */
 void *outside(size_t size);
 
+/* A heap that is worth moving aside (QUIRE_SNAPSHOT_LAZY): block i of it full of i; whether it is still so at both ends. */
+enum { MANY_BLOCKS = 600, BLOCK = 100000 };
+char **many_blocks(void);
+void check_many_blocks(char **block);
+
 /* Walk a list and a large block through a view. */
 void view_of_a_list(unsigned flags);
 
