@@ -21,6 +21,10 @@ static _Atomic bool saved;
 static float *latency; /* us, of each write */
 static bool *written;  /* [block] since the cut */
 
+/* How far it is drained; how many blocks were written to before that. */
+static _Atomic uintptr_t drained_to;
+static size_t written_first;
+
 static void *save_it(void *arg)
 {
     int fd = open("/dev/null", O_WRONLY);
@@ -86,10 +90,34 @@ static size_t write_until(bool (*done)(void), double start)
         rng ^= rng >> 7;
         rng ^= rng << 17;
         memset(block[rng % nr], 3, 64);
+        written_first += !written[rng % nr] && (uintptr_t)block[rng % nr] >= drained_to;
         written[rng % nr] = true;
         latency[n++] = (float)(now_us() - due);
     }
     return n;
+}
+
+static int drained(void *arg, size_t done, size_t total)
+{
+    struct quire_snapshot_range r;
+
+    for (size_t i = 0, before = 0; quire_snapshot_range(arg, i, &r) == 0; before += r.size, i++)
+        if (done - before <= r.size) {
+            drained_to = (uintptr_t)r.start + (done - before);
+            break;
+        }
+    return 0;
+}
+
+static void *drain_it(void *arg)
+{
+    int fd = open("/dev/null", O_WRONLY);
+
+    if (quire_snapshot_drain(arg, fd, drained, arg) != 0)
+        perror("quire_snapshot_drain");
+    close(fd);
+    saved = true;
+    return NULL;
 }
 
 static bool snapshot_done(void)
@@ -167,6 +195,23 @@ static void latency_while_saving(void)
     say_latency("writer", n);
 }
 
+static void memory_while_draining(void)
+{
+    pthread_t t;
+
+    fill();
+    saved = false;
+    written_first = 0;
+    double before = resident_mib();
+    quire_snapshot_t *s = take();
+    pthread_create(&t, NULL, drain_it, s);
+    write_until(snapshot_done, now_us());
+    pthread_join(t, NULL);
+    say("drain_grown_mib", resident_mib() - before);
+    say("drain_written_first_mib", (double)written_first * 4096 / (1 << 20));
+    quire_snapshot_release(s);
+}
+
 static void latency_while_forked(void)
 {
     double start = now_us();
@@ -195,6 +240,7 @@ void while_saving(void)
     if (latency == MAP_FAILED || written == MAP_FAILED)
         exit(1);
     latency_while_saving();
+    memory_while_draining();
     latency_while_forked();
     munmap(latency, MAX_OPS * sizeof(*latency));
     munmap(written, nr);

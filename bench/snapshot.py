@@ -92,6 +92,9 @@ def heap_table(mib, small, huge):
                     small["writer_fork_p999"], 1 / 20)
         table.limit(f"memory while saving, MiB ({run['save_written_mib']:.0f} MiB written): {name}",
                     run["save_grown_mib"], run["save_written_mib"] + 0.02 * mib)
+        table.limit(f"memory while draining, MiB ({run['drain_written_first_mib']:.0f} MiB written "
+                    f"before saved): {name}", run["drain_grown_mib"],
+                    run["drain_written_first_mib"] + 0.02 * mib)
         table.limit(f"bytes that differ from the cut, after {run['save_written_mib']:.0f} MiB of "
                     f"writes: {name}", run["save_wrong_bytes"], 0)
         if "map" in run:

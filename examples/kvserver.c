@@ -96,7 +96,7 @@ static void *save(void *arg)
     /* The first 16 bytes say where the root was. */
     uint64_t head[2] = {(uint64_t)(uintptr_t)root, 0};
     int failed = fd < 0 || write(fd, head, sizeof(head)) != sizeof(head) ||
-                 quire_snapshot_save(snap, fd, NULL, NULL) != 0 || fsync(fd) != 0;
+                 quire_snapshot_drain(snap, fd, NULL, NULL) != 0 || fsync(fd) != 0;
     if (failed)
         perror("kvserver: save");
     if (fd >= 0)

@@ -145,12 +145,23 @@ int quire_snapshot_restore(quire_snapshot_t *snap);
 /*
  * Copy size bytes from addr, as they were, to buf. Returns the bytes copied:
  * fewer where the snapshot ends before addr + size. -1 and errno:
- *   EFAULT    addr is not in the snapshot, or the program made it unreadable
+ *   EFAULT    addr is not in the snapshot (any more), or the program made it unreadable
  *   ENOBUFS   the budget for copied pages was used up: the snapshot is lost
  *   ESTALE    taken by another process, before fork
  *   EIO       its page could not be kept, or its image or child process is gone
  */
 ssize_t quire_snapshot_read(const quire_snapshot_t *snap, const void *addr, void *buf, size_t size);
+
+/*
+ * Drop what lies below `end` (by whole pages) from the snapshot: reading there fails with EFAULT
+ * from now on, what was copied of it is freed, and where no other snapshot needs it, writing there
+ * costs nothing any more. For who goes through a snapshot once, by ascending address. 0, or -1 and
+ * errno:
+ *   EINVAL    an image that was loaded, or taken with QUIRE_SNAPSHOT_ROLLBACK
+ *   EBUSY     there is a view of it, or a branch
+ *   ENOBUFS, ESTALE, EIO   as of quire_snapshot_read()
+ */
+int quire_snapshot_drop(quire_snapshot_t *snap, const void *end);
 
 /* A stretch of memory in the snapshot: whole pages that were in use. */
 struct quire_snapshot_range {
@@ -172,6 +183,7 @@ int quire_snapshot_range(const quire_snapshot_t *snap, size_t index,
  * same view. 0, or -1 with errno:
  *   ENOTSUP   there is no userfaultfd: use quire_snapshot_read()
  *   ENOMEM    not enough address space
+ *   EFAULT    some of the snapshot was dropped
  * Touching a page of a view whose snapshot was lost since (ENOBUFS) raises
  * SIGBUS: quire_snapshot_stat() tells before.
  */
@@ -191,11 +203,21 @@ int quire_snapshot_save(quire_snapshot_t *snap, int fd,
                         int (*progress)(void *arg, size_t done, size_t total), void *arg);
 
 /*
+ * The same for a snapshot that is of no use afterwards: what has been written is dropped
+ * (quire_snapshot_drop()) as it goes, so that saving takes the memory of what the program changes
+ * before it has been saved, not of all that it changes meanwhile. The snapshot is then empty, or
+ * what is left of it where saving failed; it is released as any other. Also EINVAL and EBUSY, as
+ * of quire_snapshot_drop(), with nothing written.
+ */
+int quire_snapshot_drain(quire_snapshot_t *snap, int fd,
+                         int (*progress)(void *arg, size_t done, size_t total), void *arg);
+
+/*
  * Write an increment: what differs from `older`, an earlier snapshot that was saved or one that
  * was loaded. Pages that nobody wrote between two snapshots by protection are not looked at. It
  * names older's images by an id that all of them have, and no others. The rest is as of
  * quire_snapshot_save(); also
- *   EINVAL    older was never saved, or is snap itself
+ *   EINVAL    older was never saved, or was dropped from, or is snap itself
  */
 int quire_snapshot_save_since(quire_snapshot_t *snap, quire_snapshot_t *older, int fd,
                               int (*progress)(void *arg, size_t done, size_t total), void *arg);

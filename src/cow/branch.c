@@ -76,6 +76,8 @@ static int map_branch(struct quire_branch *b)
     const struct q_ranges *r = &b->snapshot->ranges;
     const char *why;
 
+    if (q_cow_gone(b->snapshot) != 0)
+        return EFAULT;
     if (r->nr == 0 || q_cow_start(&why) != 0)
         return ENOTSUP;
     b->lowest = r->at[0].start;

@@ -63,7 +63,8 @@ struct quire_snapshot {
     int pid;    /* of the process it belongs to */
     int method; /* enum quire_snapshot_method */
     uint32_t epoch;
-    _Atomic int error; /* errno once it is lost; never goes back to 0 */
+    _Atomic int error;      /* errno once it is lost; never goes back to 0 */
+    _Atomic uintptr_t gone; /* what lies below is dropped (drop.c); grows, under api_lock */
     struct q_ranges ranges;
     struct q_arena *heap;             /* at the cut: show its memory only; NULL: all */
     struct quire_snapshot *older;     /* on q_cow.live, newest first */
@@ -126,6 +127,13 @@ Q_INLINE int q_cow_error(const struct quire_snapshot *s)
 {
     /* Acquire: pairs with the release in q_cow_lose(): its pages are not protected any more. */
     return atomic_load_explicit(&s->error, memory_order_acquire);
+}
+
+/* Below this nothing is shown, protected or kept any more. */
+Q_INLINE uintptr_t q_cow_gone(const struct quire_snapshot *s)
+{
+    /* Relaxed: an older value keeps too much; readers have a fence of their own. */
+    return atomic_load_explicit(&s->gone, memory_order_relaxed);
 }
 
 /* What it protects, and keeps from being discarded: what it shows, and more where it can be gone back to. */
@@ -217,6 +225,9 @@ void q_cow_settle(void);
 /* 0 where s may be used by this process, else an errno. */
 int q_snapshot_check(const struct quire_snapshot *s);
 
+/* read.c: what reading at addr fails with: 0 where it does not. */
+int q_snapshot_error_at(const struct quire_snapshot *s, uintptr_t addr);
+
 /*
  * read.c: copy len bytes at addr, all in one of the ranges, as of the cut. 0
  * or an errno. The destination may lie in the heap.
@@ -255,6 +266,13 @@ void q_branch_fork_child(void);
 
 /* release.c: free all of it; no branch is left. api_lock held. */
 void q_snapshot_end(struct quire_snapshot *s);
+
+/* release.c: unmap freed mappings that nobody shows any more. */
+void q_cow_unmap_kept(void);
+
+/* drop.c: 0, or the errno with which quire_snapshot_drop() fails; drop what lies below end. */
+int q_snapshot_may_drop(const struct quire_snapshot *s);
+int q_snapshot_drop(struct quire_snapshot *s, uintptr_t end);
 
 /* image.c: read from a loaded image; close it. */
 int q_image_read(const struct quire_snapshot *s, uintptr_t addr, char *to, size_t len);

@@ -29,7 +29,8 @@
 const struct quire_snapshot *q_cow_newest(uintptr_t addr)
 {
     for (const struct quire_snapshot *s = q_cow.live; s != NULL; s = s->older)
-        if (q_cow_error(s) == 0 && q_ranges_find(q_cow_guarded(s), addr) != NULL)
+        if (q_cow_error(s) == 0 && addr >= q_cow_gone(s) &&
+            q_ranges_find(q_cow_guarded(s), addr) != NULL)
             return s;
     return NULL;
 }
@@ -215,8 +216,9 @@ long q_cow_save(uintptr_t page, unsigned nr)
     struct window w = {at, 1};
     /* Neighbours may be in a newer snapshot that this page is not in; then they need saving for that. */
     if (s == q_cow.live) {
-        const struct q_range *r = q_ranges_find(q_cow_guarded(s), page);
-        w = nr == 0 ? choose(leaf, at, r) : exactly(leaf, at, nr, r);
+        struct q_range r = *q_ranges_find(q_cow_guarded(s), page);
+        r.start = q_max(r.start, q_min(q_cow_gone(s), page)); /* it may have grown since */
+        w = nr == 0 ? choose(leaf, at, &r) : exactly(leaf, at, nr, &r);
     }
     int error = save_window(leaf, w, s->epoch);
     if (error != 0 && w.nr > 1) {

@@ -77,10 +77,11 @@ static uintptr_t next_guarded(uintptr_t at, uintptr_t end)
 {
     for (const struct quire_snapshot *s = q_cow.live; s != NULL; s = s->older) {
         const struct q_ranges *g = q_cow_guarded(s);
-        size_t i = q_cow_error(s) == 0 ? q_ranges_after(g, at) : g->nr;
+        uintptr_t from = q_max(at, q_cow_gone(s));
+        size_t i = q_cow_error(s) == 0 ? q_ranges_after(g, from) : g->nr;
 
         if (i < g->nr)
-            end = q_min(end, q_max(g->at[i].start, at));
+            end = q_min(end, q_max(g->at[i].start, from));
     }
     return end;
 }

@@ -61,16 +61,22 @@ static int copy_batch(const struct quire_snapshot *s, uintptr_t addr, char *to, 
         if (slot[i] != 0)
             memcpy(to + (lo - addr), (char *)q_store_page(slot[i]) + (lo - page), hi - lo);
     }
-    /* Saved pages were read before the error is: once it is lost they are used anew. */
+    /* Saved pages were read before the error is: once it is lost or dropped they are used anew. */
     atomic_thread_fence(memory_order_acquire);
-    if (q_cow_error(s) != 0)
-        return q_cow_error(s);
-    return readable ? 0 : EFAULT;
+    int error = q_snapshot_error_at(s, addr);
+    return error == 0 && !readable ? EFAULT : error;
+}
+
+int q_snapshot_error_at(const struct quire_snapshot *s, uintptr_t addr)
+{
+    int error = q_cow_error(s);
+
+    return error == 0 && addr < q_cow_gone(s) ? EFAULT : error;
 }
 
 int q_snapshot_copy(const struct quire_snapshot *s, uintptr_t addr, char *to, size_t len)
 {
-    int error = q_cow_error(s);
+    int error = q_snapshot_error_at(s, addr);
 
     if (error != 0)
         return error;

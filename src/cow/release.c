@@ -16,7 +16,6 @@
 
 #define UNPROTECT_BYTES                                                                            \
     ((size_t)32 << 20) /* at once, so that nobody waits long for the address space */
-#define MAX_LIVE 1024  /* of more, none is pruned */
 
 /* All locks of src/zone and q_store.lock held. */
 static void unlink_live(struct quire_snapshot *s)
@@ -83,7 +82,7 @@ static bool pick_kept(struct q_kept *out)
     return false;
 }
 
-static void unmap_kept(void)
+void q_cow_unmap_kept(void)
 {
     struct q_kept k;
 
@@ -101,7 +100,7 @@ static bool left_some; /* pages that another had protected than those that still
 /* api_lock held, signals blocked. */
 static void release_protected(struct quire_snapshot *s)
 {
-    uint32_t epoch[MAX_LIVE];
+    uint32_t epoch[Q_MAX_PRUNED];
 
     q_zone_fork_prepare(true);
     q_lock(&q_store.lock);
@@ -123,11 +122,11 @@ static void release_protected(struct quire_snapshot *s)
         q_store_shrink();
     } else {
         left_some = true;
-        size_t nr = live_epochs(epoch, MAX_LIVE);
-        if (nr <= MAX_LIVE)
+        size_t nr = live_epochs(epoch, Q_MAX_PRUNED);
+        if (nr <= Q_MAX_PRUNED)
             q_store_prune(epoch, nr);
     }
-    unmap_kept();
+    q_cow_unmap_kept();
 }
 
 void q_snapshot_end(struct quire_snapshot *s)

@@ -5,6 +5,7 @@
  * out, run by run: those that are not zero; of an increment, those that
  * differ from the older snapshot. Holes of a few pages are written, too,
  * because each run is a record, and a mapping for who maps the image back.
+ * Draining drops each batch when it is written (drop.c).
  */
 #include <string.h>
 #include <sys/uio.h>
@@ -20,6 +21,7 @@ struct writer {
     struct quire_snapshot *s;
     const struct quire_snapshot *since; /* NULL: all of it */
     int fd;
+    bool drain;   /* drop what is written */
     char *pages;  /* a batch of them; a mapping, so that no heap memory is written */
     char *before; /* one page, as `since` shows it */
     struct q_image_record *record; /* with zeroes behind it up to a page; so are these mappings */
@@ -88,7 +90,7 @@ static int differs(struct writer *w, uintptr_t addr, const char *page, bool *yes
     if (a->method == QUIRE_SNAPSHOT_BY_PROTECTION && b->method == QUIRE_SNAPSHOT_BY_PROTECTION &&
         q_store_find(addr, a->epoch) == q_store_find(addr, b->epoch)) {
         *yes = false;
-        return q_cow_error(a);
+        return q_snapshot_error_at(a, addr);
     }
     int error = q_snapshot_copy(a, addr, w->before, q_page_size());
     if (error == 0)
@@ -191,6 +193,8 @@ static int put_all(struct writer *w)
             error = put_batch(w, at, (unsigned)(len >> q_page_shift));
             at += len;
             w->done += len;
+            if (error == 0 && w->drain)
+                error = q_snapshot_drop(w->s, at);
             if (error == 0)
                 error = report(w);
         }
@@ -231,18 +235,30 @@ static int save(struct writer *w)
     return error;
 }
 
+static int end(int error)
+{
+    if (error == 0)
+        return 0;
+    errno = error;
+    return -1;
+}
+
 Q_PUBLIC int quire_snapshot_save(quire_snapshot_t *s, int fd,
                                  int (*progress)(void *arg, size_t done, size_t total), void *arg)
 {
     struct writer w = {.s = s, .fd = fd, .progress = progress, .arg = arg};
     int error = q_snapshot_check(s);
 
-    if (error == 0)
-        error = save(&w);
-    if (error == 0)
-        return 0;
-    errno = error;
-    return -1;
+    return end(error == 0 ? save(&w) : error);
+}
+
+Q_PUBLIC int quire_snapshot_drain(quire_snapshot_t *s, int fd,
+                                  int (*progress)(void *arg, size_t done, size_t total), void *arg)
+{
+    struct writer w = {.s = s, .fd = fd, .drain = true, .progress = progress, .arg = arg};
+    int error = q_snapshot_may_drop(s); /* before anything is written */
+
+    return end(error == 0 ? save(&w) : error);
 }
 
 Q_PUBLIC int quire_snapshot_save_since(quire_snapshot_t *s, quire_snapshot_t *older, int fd,
@@ -254,14 +270,9 @@ Q_PUBLIC int quire_snapshot_save_since(quire_snapshot_t *s, quire_snapshot_t *ol
 
     if (error == 0)
         error = q_snapshot_check(older);
-    if (error == 0 && (s == older || (older->id[0] | older->id[1]) == 0))
+    if (error == 0 && (s == older || (older->id[0] | older->id[1]) == 0 || q_cow_gone(older) != 0))
         error = EINVAL;
-    if (error == 0)
-        error = save(&w);
-    if (error == 0)
-        return 0;
-    errno = error;
-    return -1;
+    return end(error == 0 ? save(&w) : error);
 }
 
 Q_PUBLIC int quire_snapshot_set_root(quire_snapshot_t *s, const void *root)

@@ -255,6 +255,27 @@ static void prune_page(_Atomic uint32_t *link, const uint32_t *live, size_t nr)
     }
 }
 
+/* Pages [first, end) of a leaf. */
+static void prune_leaf(struct q_leaf *leaf, unsigned first, unsigned end, const uint32_t *live,
+                       size_t nr)
+{
+    atomic_fetch_add_explicit(&q_store.shuffle, 1, memory_order_relaxed);
+    atomic_thread_fence(memory_order_release); /* the odd number before the changes */
+    for (unsigned i = first; i < end; i++)
+        prune_page(&leaf->head[i], live, nr);
+    /* Release: the changes before the even number. */
+    atomic_fetch_add_explicit(&q_store.shuffle, 1, memory_order_release);
+}
+
+void q_store_prune_pages(uintptr_t from, uintptr_t to, const uint32_t *live, size_t nr)
+{
+    struct q_leaf *leaf = q_store_leaf(from, false);
+
+    if (leaf != NULL && q_store_alive(leaf))
+        prune_leaf(leaf, q_leaf_index(leaf, from), (unsigned)((to - leaf->base) >> q_page_shift),
+                   live, nr);
+}
+
 void q_store_prune(const uint32_t *live, size_t nr)
 {
     for (size_t at = 0; at < DIR_SIZE; at++) {
@@ -268,12 +289,7 @@ void q_store_prune(const uint32_t *live, size_t nr)
             q_store_unlock();
             continue;
         }
-        atomic_fetch_add_explicit(&q_store.shuffle, 1, memory_order_relaxed);
-        atomic_thread_fence(memory_order_release); /* the odd number before the changes */
-        for (unsigned i = 0; i < Q_LEAF_PAGES; i++)
-            prune_page(&leaf->head[i], live, nr);
-        /* Release: the changes before the even number. */
-        atomic_fetch_add_explicit(&q_store.shuffle, 1, memory_order_release);
+        prune_leaf(leaf, 0, Q_LEAF_PAGES, live, nr);
         q_store_unlock();
     }
 }

@@ -109,8 +109,13 @@ void q_store_publish(struct q_leaf *leaf, unsigned index, uint32_t slot, uint32_
  */
 uint32_t q_store_find(uintptr_t addr, uint32_t epoch);
 
-/* Drop what no snapshot of live[0..nr), ascending, shows. Takes the lock by itself, leaf by leaf. */
+#define Q_MAX_PRUNED 1024u /* live snapshots; of more, none is pruned */
+
+/* Drop what no snapshot of live[0..nr) shows. Takes the lock by itself, leaf by leaf. */
 void q_store_prune(const uint32_t *live, size_t nr);
+
+/* The same for the pages of [from, to), all of one leaf. Lock held. */
+void q_store_prune_pages(uintptr_t from, uintptr_t to, const uint32_t *live, size_t nr);
 
 /* Drop the page's versions of `epoch` and later: it is again as it was then. Lock held. */
 void q_store_drop(uintptr_t addr, uint32_t epoch);

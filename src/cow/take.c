@@ -69,8 +69,9 @@ static bool held(const void *addr, size_t len)
     if (q_sweep_away((uintptr_t)addr, len)) /* what is done to it now would be lost */
         return true;
     for (const struct quire_snapshot *s = q_cow.live; s != NULL; s = s->older)
-        if (q_cow_error(s) == 0 &&
-            q_ranges_touch(q_cow_guarded(s), (uintptr_t)addr, (uintptr_t)addr + len))
+        if (q_cow_error(s) == 0 && q_cow_gone(s) < (uintptr_t)addr + len &&
+            q_ranges_touch(q_cow_guarded(s), q_max((uintptr_t)addr, q_cow_gone(s)),
+                           (uintptr_t)addr + len))
             return true;
     return false;
 }

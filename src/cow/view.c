@@ -81,6 +81,8 @@ static int make_view(struct quire_snapshot *s)
 
     if (s->view != NULL)
         return 0;
+    if (q_cow_gone(s) != 0)
+        return EFAULT;
     if (s->ranges.nr == 0 || q_cow_start(&why) != 0)
         return ENOTSUP;
     size_t bytes = s->ranges.at[s->ranges.nr - 1].end - lowest(s);
