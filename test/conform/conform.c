@@ -77,6 +77,13 @@ bool conform_expects_quire(void)
     return expect != NULL && strncmp(expect, "quire", 5) == 0;
 }
 
+bool conform_has_option(const char *words)
+{
+    const char *conf = getenv("QUIRE_CONF");
+
+    return conf != NULL && strstr(conf, words) != NULL;
+}
+
 void conform_fill(void *block, size_t size, unsigned int seed)
 {
     unsigned char *bytes = block;

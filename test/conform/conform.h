@@ -40,6 +40,9 @@ void conform_end(void) __attribute__((noreturn));
 /* True where the program was told that quire must be serving it. */
 bool conform_expects_quire(void);
 
+/* True where QUIRE_CONF has these words. */
+bool conform_has_option(const char *words);
+
 /* Fills a block with a pattern that depends on its seed, and finds the first byte that differs. */
 void conform_fill(void *block, size_t size, unsigned int seed);
 bool conform_intact(const void *block, size_t size, unsigned int seed);

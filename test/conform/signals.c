@@ -62,8 +62,8 @@ static void churn(unsigned char **slots, size_t *sizes, uint64_t *seed, int step
             slots[i] = NULL;
         }
         sizes[i] = any_size(seed, in_handler);
-        slots[i] = step % 4 == 0 ? realloc(malloc(in_handler ? 800 : 10), sizes[i])
-                                 : malloc(sizes[i]);
+        slots[i] =
+            step % 4 == 0 ? realloc(malloc(in_handler ? 800 : 10), sizes[i]) : malloc(sizes[i]);
         if (slots[i] == NULL) {
             damaged++;
             continue;
@@ -146,14 +146,20 @@ static void require_quire(void)
     }
 }
 
-static void case_storm(void)
+/* This thread allocates, and a handler interrupts it all the time. */
+static void storm_of(void (*handler)(int), int flags, long nanoseconds)
 {
     require_quire();
-    install(SIGRTMIN + 1, allocating_handler, SA_RESTART);
-    start_timer(40000);
+    install(SIGRTMIN + 1, handler, flags);
+    start_timer(nanoseconds);
     run_under_storm(1);
     stop_timer();
     CHECK(damaged == 0, "%d blocks were damaged or refused", damaged);
+}
+
+static void case_storm(void)
+{
+    storm_of(allocating_handler, SA_RESTART, 40000);
 }
 
 static void *stormy_thread(void *threads)
@@ -249,12 +255,7 @@ static void self_contained_small_handler(int number)
 
 static void case_handlers_that_nest(void)
 {
-    require_quire();
-    install(SIGRTMIN + 1, self_contained_handler, SA_RESTART | SA_NODEFER);
-    start_timer(40000);
-    run_under_storm(1);
-    stop_timer();
-    CHECK(damaged == 0, "%d blocks were damaged or refused", damaged);
+    storm_of(self_contained_handler, SA_RESTART | SA_NODEFER, 40000);
     CHECK(nested > 0, "no handler interrupted another one");
 }
 
@@ -262,15 +263,10 @@ static void case_handler_on_its_own_stack(void)
 {
     stack_t stack = {.ss_size = 65536};
 
-    require_quire();
     stack.ss_sp =
         mmap(NULL, stack.ss_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     REQUIRE(stack.ss_sp != MAP_FAILED && sigaltstack(&stack, NULL) == 0);
-    install(SIGRTMIN + 1, allocating_handler, SA_RESTART | SA_ONSTACK);
-    start_timer(40000);
-    run_under_storm(1);
-    stop_timer();
-    CHECK(damaged == 0, "%d blocks were damaged or refused", damaged);
+    storm_of(allocating_handler, SA_RESTART | SA_ONSTACK, 40000);
 }
 
 static void *first_thing_in_a_thread(void *unused)
@@ -395,12 +391,7 @@ static void asking_handler(int number)
 
 static void case_handlers_that_ask(void)
 {
-    require_quire();
-    install(SIGRTMIN + 1, asking_handler, SA_RESTART);
-    start_timer(500000);
-    run_under_storm(1);
-    stop_timer();
-    CHECK(damaged == 0, "%d blocks were damaged or refused", damaged);
+    storm_of(asking_handler, SA_RESTART, 500000);
 }
 
 static const struct conform_case cases[] = {

@@ -1,37 +1,19 @@
-/* highmem.c - pages without addresses, and areas, through the public interface. */
-#include "quire/highmem.h"
-
+/*
+ * highmem.c - pages without addresses, through the public interface: the windows that show them, in
+ * threads and in handlers, too.
+ *
+ * Areas of several are in areas.c, the file that they lie in in highmem_file.c.
+ */
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/uio.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include "../conform/conform.h"
+#include "high.h"
 #include "quire/quire.h"
-
-static size_t page_bytes(void)
-{
-    return (size_t)sysconf(_SC_PAGESIZE);
-}
-
-static struct quire_page *high(unsigned order)
-{
-    struct quire_page *page = quire_alloc_pages(QUIRE_GFP_HIGHMEM, order);
-
-    if (page == NULL && errno == ENOSYS)
-        conform_skip("no memfd here");
-    REQUIRE(page != NULL, "errno %d", errno);
-    return page;
-}
 
 static struct quire_page *secret(void)
 {
@@ -41,19 +23,6 @@ static struct quire_page *secret(void)
         conform_skip("no memfd_secret here (errno %d)", errno);
     REQUIRE(page != NULL, "errno %d", errno);
     return page;
-}
-
-/* True where touching p ends the process by SIGSEGV or SIGBUS. */
-static bool faults(const void *p)
-{
-    int status, pid = fork();
-
-    if (pid == 0) {
-        signal(SIGSEGV, SIG_DFL);
-        _exit(*(const volatile char *)p & 0);
-    }
-    REQUIRE(waitpid(pid, &status, 0) == pid);
-    return WIFSIGNALED(status) && (WTERMSIG(status) == SIGSEGV || WTERMSIG(status) == SIGBUS);
 }
 
 static void check_window(struct quire_page *page, char *p)
@@ -160,193 +129,6 @@ static void case_ordinary_pages(void)
     CHECK(quire_alloc_pages_exact(1, QUIRE_GFP_SECRET) == NULL && errno == EINVAL);
 }
 
-static void case_vmap(void)
-{
-    struct quire_page *page[20], *block = high(4), *list[40];
-
-    for (int i = 0; i < 20; i++)
-        page[i] = high(0);
-    for (int i = 0; i < 40; i++)
-        list[i] = i % 2 ? page[19 - i / 2]
-                        : quire_pfn_to_page(quire_page_to_pfn(block) + (unsigned)i % 16);
-    char *p = quire_vmap(list, 40);
-    REQUIRE(p != NULL, "errno %d", errno);
-    CHECK(faults(p - 1) && faults(p + 40 * page_bytes()));
-    for (size_t i = 0; i < 40; i += 2)
-        p[i * page_bytes()] = (char)(i % 16);
-    for (size_t i = 1; i < 40; i += 2)
-        p[i * page_bytes()] = (char)(50 + i);
-    for (int i = 1; i < 40; i += 2) {
-        char *q = quire_kmap_local(list[i]);
-        REQUIRE(q != NULL);
-        CHECK((size_t)*q == 50 + (size_t)i, "page %d: %d", i, *q);
-        quire_kunmap_local(q);
-    }
-    CHECK(p[2 * page_bytes()] == p[18 * page_bytes()], "the same page twice");
-    quire_free_pages(block, 4);
-    for (int i = 0; i < 20; i++)
-        quire_put_page(page[i]);
-    CHECK(quire_page_count(block) == 20 && quire_page_count(page[3]) == 1);
-    quire_vunmap(p);
-    CHECK(quire_page_count(block) == 0 && quire_page_count(page[3]) == 0);
-    errno = 0;
-    CHECK(quire_vmap(list, 0) == NULL && errno == EINVAL);
-}
-
-static void case_vmalloc(void)
-{
-    size_t sizes[] = {1, page_bytes(), 3 * page_bytes() + 1, 20 << 20};
-    char *at[4];
-
-    for (int i = 0; i < 4; i++) {
-        at[i] = quire_vmalloc(sizes[i]);
-        REQUIRE(at[i] != NULL);
-        size_t whole = (sizes[i] + page_bytes() - 1) / page_bytes() * page_bytes();
-        CHECK(at[i][0] == 0 && memcmp(at[i], at[i] + 1, whole - 1) == 0);
-        conform_fill(at[i], whole, (unsigned)i);
-        CHECK(faults(at[i] - 1) && faults(at[i] + whole), "%zu bytes", sizes[i]);
-        CHECK(!quire_owns(at[i]));
-    }
-    char text[20000];
-    CHECK(quire_procfs("vmallocinfo", 0, text, sizeof(text)) > 0 && strstr(text, "quire_vmalloc"));
-    for (int i = 3; i >= 0; i--) {
-        CHECK(conform_intact(at[i], sizes[i], (unsigned)i));
-        quire_vfree(at[i]);
-        CHECK(faults(at[i]));
-    }
-    quire_vfree(NULL);
-    quire_vunmap(NULL);
-    errno = 0;
-    CHECK(quire_vmalloc(0) == NULL && errno == EINVAL);
-    errno = 0;
-    CHECK(quire_vmalloc(SIZE_MAX) == NULL && errno == ENOMEM);
-}
-
-/* Twice as much memory as there are addresses. */
-static void case_more_than_addresses(void)
-{
-    struct rlimit limit;
-    size_t used = 0, bytes = (size_t)96 << 20, nr = 2 * bytes / page_bytes() / 16;
-
-    const char *conf = getenv("QUIRE_CONF");
-
-    if (conf != NULL && strstr(conf, "limit:") != NULL)
-        conform_skip("the limit is lower");
-    quire_put_page(high(0));
-    FILE *file = fopen("/proc/self/statm", "re");
-    REQUIRE(file != NULL && fscanf(file, "%zu", &used) == 1);
-    fclose(file);
-    used *= page_bytes();
-    limit.rlim_cur = limit.rlim_max = used + bytes;
-    REQUIRE(setrlimit(RLIMIT_AS, &limit) == 0);
-    struct quire_page **pages = malloc(nr * sizeof(*pages));
-    REQUIRE(pages != NULL);
-    for (size_t i = 0; i < nr; i++) {
-        pages[i] = quire_alloc_pages(QUIRE_GFP_HIGHMEM, 4);
-        REQUIRE(pages[i] != NULL, "%zu of %zu, errno %d", i, nr, errno);
-        size_t *p = quire_kmap_local(pages[i]);
-        REQUIRE(p != NULL);
-        *p = i;
-        quire_kunmap_local(p);
-    }
-    for (size_t i = 0; i < nr; i++) {
-        size_t *p = quire_kmap(pages[i]);
-        REQUIRE(p != NULL);
-        CHECK(*p == i);
-        quire_kunmap(pages[i]);
-        quire_free_pages(pages[i], 4);
-    }
-    free(pages);
-}
-
-/* Another process that is given the descriptor sees the same page. */
-static void case_another_process(void)
-{
-    struct quire_page *page = high(2);
-    char *p = quire_kmap(page), done = 0;
-    int fd, pair[2];
-    off_t offset;
-
-    REQUIRE(p != NULL && quire_page_file(page, &fd, &offset) == 0);
-    CHECK((size_t)offset % page_bytes() == 0);
-    REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
-    strcpy(p, "from here");
-    int pid = fork();
-    if (pid == 0) {
-        /* As if the descriptor had come by SCM_RIGHTS: only it and the offset are used. */
-        char *q = mmap(NULL, page_bytes(), PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset);
-        bool ok = q != MAP_FAILED && strcmp(q, "from here") == 0;
-        if (ok)
-            strcpy(q, "from there");
-        _exit(ok && write(pair[1], "x", 1) == 1 ? 0 : 1);
-    }
-    CHECK(read(pair[0], &done, 1) == 1 && strcmp(p, "from there") == 0);
-    CHECK(conform_child_ok(pid, "the child"));
-    quire_kunmap(page);
-    quire_free_pages(page, 2);
-}
-
-/* A child sees its parent's pages, and what it allocates and frees is not its parent's. */
-static void case_fork(void)
-{
-    struct quire_page *page[50];
-
-    for (int i = 0; i < 50; i++) {
-        page[i] = high(0);
-        *(int *)quire_kmap(page[i]) = i;
-        quire_kunmap(page[i]);
-    }
-    int pid = fork();
-    if (pid == 0) {
-        bool ok = true;
-        for (int i = 0; i < 50; i++) {
-            int *p = quire_kmap_local(page[i]);
-            ok = ok && p != NULL && *p == i;
-            quire_kunmap_local(p);
-            quire_put_page(page[i]);
-        }
-        for (int i = 0; i < 200; i++) {
-            struct quire_page *own = quire_alloc_page(QUIRE_GFP_HIGHMEM);
-            int *p = own != NULL ? quire_kmap(own) : NULL;
-            ok = ok && p != NULL && *p == 0;
-            if (p != NULL)
-                *p = 12345;
-        }
-        _exit(ok ? 0 : 1);
-    }
-    CHECK(conform_child_ok(pid, "the child"));
-    for (int i = 0; i < 50; i++) {
-        int *p = quire_kmap_local(page[i]);
-        REQUIRE(p != NULL);
-        CHECK(*p == i, "page %d is %d", i, *p);
-        quire_kunmap_local(p);
-        quire_put_page(page[i]);
-    }
-}
-
-/* A daemon closes every number, and opens files of its own. Nothing happens to those. */
-static void case_closed_file(void)
-{
-    struct quire_page *page = high(0);
-    char path[] = "/tmp/quire-highmem-XXXXXX", *p = quire_kmap(page), text[4] = "";
-    int fd;
-    off_t offset;
-
-    REQUIRE(p != NULL && quire_page_file(page, &fd, &offset) == 0);
-    strcpy(p, "mapped");
-    int own = mkstemp(path);
-    REQUIRE(own >= 0 && unlink(path) == 0 && write(own, "own", 3) == 3);
-    REQUIRE(dup2(own, fd) == fd);
-    CHECK(strcmp(p, "mapped") == 0, "what is mapped stays");
-    quire_kunmap(page);
-    quire_put_page(page);
-    for (int i = 0; i < 3; i++) {
-        errno = 0;
-        CHECK(quire_alloc_pages(QUIRE_GFP_HIGHMEM, 5) == NULL && errno == EBADF, "errno %d", errno);
-    }
-    CHECK(pread(own, text, 3, 0) == 3 && strcmp(text, "own") == 0);
-}
-
 static void case_secret(void)
 {
     struct quire_page *page = secret();
@@ -418,8 +200,7 @@ static void case_threads(void)
             pthread_join(thread[i], NULL);
     }
     /* Windows go with the heap of a thread, and heaps to the next thread of the same node. */
-    const char *conf = getenv("QUIRE_CONF");
-    unsigned left = conf != NULL && strstr(conf, "numa_fake") != NULL ? 12 : 4;
+    unsigned left = conform_has_option("numa_fake") ? 12 : 4;
     CHECK(quire_page_count(shared[0]) <= 1 + left, "%u", quire_page_count(shared[0]));
     for (int i = 1; i < 600; i++) {
         CHECK(quire_page_count(shared[i]) == 1);
@@ -485,12 +266,6 @@ static const struct conform_case cases[] = {
     {"kmap_local", case_local, 0},
     {"fixmap", case_fixmap, 0},
     {"ordinary pages", case_ordinary_pages, 0},
-    {"vmap", case_vmap, 0},
-    {"vmalloc", case_vmalloc, 0},
-    {"more memory than addresses", case_more_than_addresses, 0},
-    {"another process", case_another_process, 0},
-    {"fork", case_fork, 0},
-    {"a file that was closed", case_closed_file, 0},
     {"secrets", case_secret, 0},
     {"threads", case_threads, 0},
     {"signals", case_signals, 60},
@@ -498,5 +273,5 @@ static const struct conform_case cases[] = {
 
 int main(int argc, char **argv)
 {
-    return conform_run(cases, sizeof(cases) / sizeof(cases[0]), argc, argv);
+    return conform_run(cases, COUNT_OF(cases), argc, argv);
 }

@@ -1,15 +1,12 @@
 /*
  * wrong.c - wrong use of pages: each is answered by one line that names the function and what the
- * page is, and by abort(); or, with misuse:report, by the line alone, and nothing else is harmed.
+ * page is (see ../conform/wrong.h).
  */
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include "../conform/conform.h"
+#include "../conform/wrong.h"
 #include "quire/highmem.h"
 #include "quire/movable.h"
 #include "quire/page.h"
@@ -18,13 +15,6 @@
 static struct quire_page *block; /* of 8 pages, live while anything wrong is done */
 static struct quire_page *single;
 static char *bytes;
-
-static bool reporting(void)
-{
-    const char *conf = getenv("QUIRE_CONF");
-
-    return conf != NULL && strstr(conf, "misuse:report") != NULL;
-}
 
 static void double_put(void)
 {
@@ -355,10 +345,7 @@ static void bulk_twice(void)
     quire_free_pages_bulk(2, pages);
 }
 
-static const struct wrong {
-    const char *name, *function, *says;
-    void (*run)(void);
-} wrongs[] = {
+static const struct wrong wrongs[] = {
     {"double put", "quire_put_page(", "already free", double_put},
     {"double free", "quire_free_page(", "already free", double_free},
     {"double free by address", "quire_put_free_page(", "already free", double_free_by_address},
@@ -440,42 +427,10 @@ static void prepare(void)
     conform_fill(bytes, 8 * (size_t)sysconf(_SC_PAGESIZE), 9);
 }
 
-static void one(const struct wrong *w)
-{
-    char text[2000];
-    int fd[2], status;
-    ssize_t n = 0, got;
-
-    REQUIRE(pipe(fd) == 0);
-    int pid = fork();
-    if (pid == 0) {
-        dup2(fd[1], 2);
-        w->run();
-        _exit(unharmed() ? 0 : 9);
-    }
-    close(fd[1]);
-    while ((got = read(fd[0], text + n, sizeof(text) - 1 - (size_t)n)) > 0)
-        n += got;
-    close(fd[0]);
-    text[n] = '\0';
-    REQUIRE(waitpid(pid, &status, 0) == pid);
-    if (reporting())
-        CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "%s: status %#x", w->name, status);
-    else
-        CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT, "%s: status %#x", w->name,
-              status);
-    CHECK(strncmp(text, "quire: ", 7) == 0 && strstr(text, w->function) == text + 7 &&
-              strstr(text, w->says) != NULL,
-          "%s: said '%s'", w->name, text);
-    CHECK(n > 0 && strchr(text, '\n') == text + n - 1, "%s: not one line: '%s'", w->name, text);
-}
-
 static void case_all(void)
 {
     prepare();
-    for (size_t i = 0; i < sizeof(wrongs) / sizeof(wrongs[0]); i++)
-        one(&wrongs[i]);
-    CHECK(unharmed());
+    wrongs_are_named(wrongs, COUNT_OF(wrongs), unharmed);
 }
 
 static const struct conform_case cases[] = {

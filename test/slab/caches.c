@@ -1,50 +1,20 @@
-/* caches.c - object caches against a model: what they give, keep, construct, count and take back. */
-#include "quire/slab.h"
-
-#include <pthread.h>
+/*
+ * caches.c - object caches and their objects, against a model: what they give, construct and take
+ * back, of which sizes, and what they refuse.
+ *
+ * Their memory, and how they end, is in cache_memory.c; who shares them in cache_shared.c.
+ */
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include "../conform/conform.h"
+#include "cache.h"
 #include "quire/page.h"
 #include "quire/quire.h"
-#include "quire/snapshot.h"
 
 #define OBJECTS 3000
 #define STEPS 60000
-
-static uint64_t state = 11;
-
-static size_t below(size_t n)
-{
-    return (size_t)(conform_random(&state) % n);
-}
-
-static struct quire_cache *make(size_t size, size_t align, unsigned flags)
-{
-    struct quire_cache *c = quire_cache_create("test", size, align, flags, NULL);
-
-    REQUIRE(c != NULL, "size %zu, align %zu, flags %u, errno %d", size, align, flags, errno);
-    return c;
-}
-
-static size_t live_of(struct quire_cache *c)
-{
-    struct quire_cache_stat st;
-
-    quire_cache_stat(c, &st);
-    return st.live;
-}
-
-static void end(struct quire_cache *c)
-{
-    CHECK(live_of(c) == 0, "%zu live", live_of(c));
-    CHECK(quire_cache_destroy(c) == 0, "errno %d", errno);
-}
 
 /* The live objects as the test believes them to be. */
 struct object {
@@ -221,76 +191,6 @@ static void case_nested_constructor(void)
     end(nested);
 }
 
-/* Empty slabs go back without being asked; those of a typesafe cache only when asked. */
-static void case_memory_comes_back(void)
-{
-    static void *p[20000];
-
-    for (int typesafe = 0; typesafe < 2; typesafe++) {
-        struct quire_cache *c = make(512, 0, typesafe ? QUIRE_CACHE_TYPESAFE : 0);
-        struct quire_cache_stat st;
-
-        REQUIRE(quire_cache_alloc_bulk(c, 20000, p) == 1);
-        quire_cache_stat(c, &st);
-        CHECK(st.slabs >= 20000 / 128 && st.bytes == st.slabs * 65536, "%zu slabs", st.slabs);
-        for (int i = 0; i < 20000; i++)
-            memset(p[i], i, 512);
-        quire_cache_free_bulk(c, 20000, p);
-        quire_cache_stat(c, &st);
-        if (typesafe) {
-            CHECK(st.slabs >= 20000 / 128, "%zu slabs", st.slabs);
-            for (int i = 0; i < 20000; i++)
-                CHECK(*(unsigned char *)p[i] == (unsigned char)i, "object %d changed", i);
-        } else {
-            CHECK(st.slabs <= 4, "%zu slabs", st.slabs);
-        }
-        CHECK(quire_cache_shrink(c) > 0);
-        quire_cache_stat(c, &st);
-        CHECK(st.slabs == 0 && st.cached == 0, "%zu slabs, %zu cached", st.slabs, st.cached);
-        end(c);
-    }
-}
-
-static void case_trim(void)
-{
-    struct quire_cache *c = make(512, 0, 0);
-    struct quire_cache_stat st;
-
-    quire_cache_free(c, quire_cache_alloc(c));
-    quire_trim(0);
-    quire_cache_stat(c, &st);
-    CHECK(st.slabs == 0);
-    end(c);
-}
-
-/* destroy says what was not freed, and leaves the cache as it was. */
-static void case_leaks(void)
-{
-    struct quire_cache *c = make(48, 0, 0);
-    char text[2000], first[40];
-    int fd[2], saved = dup(2);
-    void *p[20];
-
-    REQUIRE(quire_cache_alloc_bulk(c, 20, p) == 1 && pipe(fd) == 0);
-    dup2(fd[1], 2);
-    errno = 0;
-    int result = quire_cache_destroy(c), error = errno;
-    dup2(saved, 2);
-    close(fd[1]);
-    ssize_t n = read(fd[0], text, sizeof(text) - 1);
-    text[n > 0 ? n : 0] = '\0';
-    snprintf(first, sizeof(first), "%p", p[0]);
-    CHECK(result == -1 && error == EBUSY);
-    CHECK(strstr(text, "quire_cache_destroy(") != NULL && strstr(text, "\"test\"") != NULL &&
-              strstr(text, "20 objects are not free") != NULL && strstr(text, " ...\n") != NULL,
-          "said '%s'", text);
-    CHECK(strstr(text, first) != NULL, "%s is not in '%s'", first, text);
-    CHECK(live_of(c) == 20);
-    quire_cache_free_bulk(c, 20, p);
-    end(c);
-    CHECK(quire_cache_destroy(NULL) == 0);
-}
-
 static void refuse(const char *name, size_t size, size_t align, unsigned flags,
                    void (*ctor)(void *object))
 {
@@ -323,149 +223,6 @@ static void case_wrong_arguments(void)
     CHECK(!quire_cache_owns(c, NULL) && !quire_cache_owns(c, &c) &&
           !quire_cache_owns(c, malloc(8)));
     end(c);
-}
-
-/* As many as there may be, and their numbers are used again. */
-static void case_many_caches(void)
-{
-    static struct quire_cache *c[3000];
-    size_t n = 0;
-
-    while (n < 3000 && (c[n] = quire_cache_create("many", 32, 0, 0, NULL)) != NULL)
-        n++;
-    CHECK(n == 2048 && errno == ENOSPC, "%zu, errno %d", n, errno);
-    for (size_t i = 0; i < n; i++) {
-        void *p = quire_cache_alloc(c[i]);
-        REQUIRE(p != NULL);
-        CHECK(quire_cache_owns(c[i], p) && !quire_cache_owns(c[(i + 1) % n], p));
-        quire_cache_free(c[i], p);
-        quire_cache_shrink(c[i]); /* 64 KiB each are a lot under a limit */
-    }
-    for (size_t i = 0; i < n; i++)
-        end(c[i]);
-    for (int i = 0; i < 5000; i++) {
-        struct quire_cache *one = make(16 + below(100), 0, 0);
-        void *p = quire_cache_alloc(one);
-        REQUIRE(p != NULL);
-        quire_cache_free(one, p);
-        end(one);
-    }
-}
-
-static struct quire_cache *shared;
-
-static void *allocate_some(void *arg)
-{
-    void **p = arg;
-
-    REQUIRE(quire_cache_alloc_bulk(shared, 1000, p) == 1);
-    return NULL;
-}
-
-static void *free_some(void *arg)
-{
-    quire_cache_free_bulk(shared, 1000, arg);
-    return NULL;
-}
-
-static void in_thread(void *(*body)(void *), void *arg)
-{
-    pthread_t t;
-
-    REQUIRE(pthread_create(&t, NULL, body, arg) == 0);
-    pthread_join(t, NULL);
-}
-
-/* What a thread held back is there for others when it has ended, and does not count as live. */
-static void case_threads_end(void)
-{
-    void *p[1000];
-    struct quire_cache_stat st;
-
-    shared = make(100, 0, 0);
-    for (int i = 0; i < 100; i++) {
-        in_thread(allocate_some, p);
-        CHECK(live_of(shared) == 1000);
-        in_thread(free_some, p);
-        quire_cache_stat(shared, &st);
-        REQUIRE(st.live == 0 && st.cached == 0 && st.slabs < 10, "%zu live, %zu cached, %zu slabs",
-                st.live, st.cached, st.slabs);
-    }
-    end(shared);
-}
-
-/* A cache goes while another thread that used it lives on, and the next gets its number. */
-static pthread_barrier_t barrier;
-
-static void *use_in_turn(void *arg)
-{
-    (void)arg;
-    for (int i = 0; i < 200; i++) {
-        pthread_barrier_wait(&barrier);
-        void *p = quire_cache_alloc(shared);
-        CHECK(quire_cache_owns(shared, p));
-        quire_cache_free(shared, p);
-        pthread_barrier_wait(&barrier);
-    }
-    return NULL;
-}
-
-static void case_destroyed_behind_a_thread(void)
-{
-    pthread_t t;
-
-    pthread_barrier_init(&barrier, NULL, 2);
-    REQUIRE(pthread_create(&t, NULL, use_in_turn, NULL) == 0);
-    for (int i = 0; i < 200; i++) {
-        shared = make(16u << (i % 8), 0, 0);
-        pthread_barrier_wait(&barrier);
-        pthread_barrier_wait(&barrier);
-        end(shared);
-    }
-    pthread_join(t, NULL);
-}
-
-/* The child has copies of all, and what other threads held back is not lost to it. */
-static void *hold_and_wait(void *arg)
-{
-    void *p[64];
-
-    (void)arg;
-    REQUIRE(quire_cache_alloc_bulk(shared, 64, p) == 1);
-    quire_cache_free_bulk(shared, 64, p);
-    pthread_barrier_wait(&barrier);
-    pthread_barrier_wait(&barrier);
-    return NULL;
-}
-
-static void case_fork(void)
-{
-    void *p[200];
-    pthread_t t;
-    struct quire_cache_stat st;
-
-    shared = make(64, 0, 0);
-    pthread_barrier_init(&barrier, NULL, 2);
-    REQUIRE(quire_cache_alloc_bulk(shared, 200, p) == 1);
-    REQUIRE(pthread_create(&t, NULL, hold_and_wait, NULL) == 0);
-    pthread_barrier_wait(&barrier);
-    quire_cache_stat(shared, &st);
-    CHECK(st.cached >= 64);
-    int pid = fork();
-    if (pid == 0) {
-        bool good = live_of(shared) == 200;
-        quire_cache_free_bulk(shared, 200, p);
-        quire_cache_shrink(shared);
-        quire_cache_stat(shared, &st);
-        good = good && st.live == 0 && st.cached == 0 && st.slabs == 0;
-        _exit(good && quire_cache_destroy(shared) == 0 ? 0 : 1);
-    }
-    conform_child_ok(pid, "the child");
-    pthread_barrier_wait(&barrier);
-    pthread_join(t, NULL);
-    CHECK(live_of(shared) == 200);
-    quire_cache_free_bulk(shared, 200, p);
-    end(shared);
 }
 
 static struct quire_cache *in_handler;
@@ -501,51 +258,6 @@ static void case_signal_in_constructor(void)
     end(in_handler);
 }
 
-/* slabinfo names the cache, and counts it. */
-static void case_slabinfo(void)
-{
-    static char text[1 << 16];
-    struct quire_cache *c = quire_cache_create("conn-table", 100, 0, 0, NULL);
-    void *p[100];
-    unsigned live = 0, all = 0, size = 0;
-
-    REQUIRE(c != NULL && quire_cache_alloc_bulk(c, 100, p) == 1);
-    REQUIRE(quire_procfs("slabinfo", 0, text, sizeof(text)) > 0);
-    const char *line = strstr(text, "\nconn-table ");
-    REQUIRE(line != NULL);
-    CHECK(sscanf(line, " conn-table %u %u %u", &live, &all, &size) == 3);
-    CHECK(live == 100 && all >= 100 && size == 104, "%u of %u, size %u", live, all, size);
-    REQUIRE(quire_procfs("slabinfo", QUIRE_PROCFS_JSON, text, sizeof(text)) > 0);
-    CHECK(strstr(text, "{\"name\":\"conn-table\",\"active_objs\":100,") != NULL);
-    quire_cache_free_bulk(c, 100, p);
-    end(c);
-    REQUIRE(quire_procfs("slabinfo", 0, text, sizeof(text)) > 0);
-    CHECK(strstr(text, "conn-table") == NULL);
-}
-
-/* Under a limit (QUIRE_CONF=limit:...): ENOMEM at the end of it, bulk gives all or nothing. */
-static void case_limit(void)
-{
-    static void *p[100000];
-    const char *conf = getenv("QUIRE_CONF");
-    struct quire_cache *c = make(4096, 0, 0);
-    size_t n = 0;
-
-    if (conf == NULL || strstr(conf, "limit:") == NULL)
-        conform_skip("no limit is set");
-    errno = 0;
-    while (n < 100000 && (p[n] = quire_cache_alloc(c)) != NULL)
-        n++;
-    CHECK(n > 10000 && n < 20000 && errno == ENOMEM, "%zu objects, errno %d", n, errno);
-    for (size_t i = 0; i < 100; i++)
-        quire_cache_free(c, p[--n]);
-    errno = 0;
-    CHECK(quire_cache_alloc_bulk(c, 1000, p + n) == 0 && errno == ENOMEM && p[n] == NULL);
-    CHECK(live_of(c) == n, "%zu live, not %zu", live_of(c), n);
-    quire_cache_free_bulk(c, n, p);
-    end(c);
-}
-
 /* An object is nobody else's: not malloc's, not the page interface's. */
 static void case_not_mallocs(void)
 {
@@ -563,62 +275,15 @@ static void case_not_mallocs(void)
     CHECK(live_of(c) == 50);
 }
 
-/* Going back to a snapshot: objects, free ones and caches are as they were. */
-static void case_rollback(void)
-{
-    static void *p[500], *more[2000];
-    static char text[1 << 16];
-    struct quire_cache *c = make(72, 0, 0);
-
-    REQUIRE(quire_cache_alloc_bulk(c, 500, p) == 1);
-    for (unsigned i = 0; i < 500; i++)
-        conform_fill(p[i], 72, i);
-    quire_snapshot_t *snap = quire_snapshot_take(NULL, QUIRE_SNAPSHOT_ROLLBACK);
-    if (snap == NULL)
-        conform_skip("no snapshot that can be gone back to, errno %d", errno);
-    for (int round = 0; round < 20; round++) {
-        struct quire_cache *late = quire_cache_create("late", 200, 0, 0, NULL);
-        REQUIRE(late != NULL && quire_cache_alloc_bulk(late, 300, more) == 1);
-        quire_cache_free_bulk(c, 100 + (size_t)round, p);
-        REQUIRE(quire_cache_alloc_bulk(c, 1500, more) == 1);
-        memset(more[7], 1, 72);
-        REQUIRE(quire_snapshot_restore(snap) == 0, "errno %d", errno);
-        CHECK(live_of(c) == 500, "round %d: %zu live", round, live_of(c));
-        for (unsigned i = 0; i < 500; i++)
-            CHECK(quire_cache_owns(c, p[i]) && conform_intact(p[i], 72, i), "object %u", i);
-        REQUIRE(quire_procfs("slabinfo", 0, text, sizeof(text)) > 0);
-        CHECK(strstr(text, "\nlate ") == NULL && strstr(text, "\ntest ") != NULL);
-    }
-    REQUIRE(quire_snapshot_release(snap) == 0);
-    REQUIRE(quire_cache_alloc_bulk(c, 2000, more) == 1);
-    for (int i = 0; i < 2000; i++)
-        memset(more[i], 0xee, 72);
-    for (unsigned i = 0; i < 500; i++)
-        CHECK(conform_intact(p[i], 72, i), "object %u was handed out twice", i);
-    quire_cache_free_bulk(c, 2000, more);
-    quire_cache_free_bulk(c, 500, p);
-    end(c);
-}
-
 static const struct conform_case cases[] = {
     {"random calls against a model", case_model, 0},
     {"large objects", case_large, 0},
     {"objects do not overlap", case_disjoint, 0},
     {"constructed once", case_constructor, 0},
     {"a constructor that allocates", case_nested_constructor, 0},
-    {"memory comes back", case_memory_comes_back, 0},
-    {"trim", case_trim, 0},
-    {"leaks are named", case_leaks, 0},
     {"wrong arguments", case_wrong_arguments, 0},
-    {"as many caches as there may be", case_many_caches, 0},
-    {"threads that end", case_threads_end, 0},
-    {"destroyed behind a thread", case_destroyed_behind_a_thread, 0},
-    {"fork copies", case_fork, 0},
     {"a signal in the constructor", case_signal_in_constructor, 0},
-    {"slabinfo", case_slabinfo, 0},
-    {"a limit ends in ENOMEM", case_limit, 0},
     {"not malloc's", case_not_mallocs, 0},
-    {"going back to a snapshot", case_rollback, 0},
 };
 
 int main(int argc, char **argv)

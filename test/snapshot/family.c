@@ -125,3 +125,17 @@ int hear(int fd)
 
     return read(fd, &c, 1) == 1;
 }
+
+pid_t waiting_child(const struct table *t, int go[2], uint64_t version)
+{
+    REQUIRE(pipe(go) == 0);
+    pid_t pid = child();
+    if (pid == 0) {
+        close(go[1]);
+        hear(go[0]);
+        child_end(table_not(t, version) == 0);
+    }
+    REQUIRE(pid > 0, "errno %d", errno);
+    close(go[0]);
+    return pid;
+}

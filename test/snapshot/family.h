@@ -45,6 +45,12 @@ pid_t child(void);
 /* Ends a child as it should: 0 where ok. */
 void child_end(int ok) __attribute__((noreturn));
 
+/*
+ * A child that waits until its end of the pipe closes (go[1] is the parent's), then checks that all
+ * is of this version.
+ */
+pid_t waiting_child(const struct table *t, int go[2], uint64_t version);
+
 /* One byte through a pipe; false where the other end is gone. */
 int tell(int fd);
 int hear(int fd);

@@ -311,14 +311,20 @@ static int inside(const char *what)
 
 /* --- cases ------------------------------------------------------------------------------------ */
 
-static void enomem_and_not_the_oom_killer(void)
+/* In a group of so much memory; then the groups are gone. */
+static void succeeds_within(size_t max, const char *what)
 {
-    make_groups(false);
-    set_bytes(GROUP, "memory.max", MAX);
-    int status = run_in(GROUP, "cgroup:auto", "fill");
+    set_bytes(GROUP, "memory.max", max);
+    int status = run_in(GROUP, "cgroup:auto", what);
     CHECK(status == 0, "wait status %#x", status);
     not_killed(GROUP);
     remove_groups();
+}
+
+static void enomem_and_not_the_oom_killer(void)
+{
+    make_groups(false);
+    succeeds_within(MAX, "fill");
 }
 
 /* That the test tests something. */
@@ -360,21 +366,13 @@ static void huge_pages_stay_below_it(void)
         remove_groups();
         conform_skip("huge pages are off, or there is little memory");
     }
-    set_bytes(GROUP, "memory.max", HUGE_MAX);
-    int status = run_in(GROUP, "cgroup:auto", "fill huge pages");
-    CHECK(status == 0, "wait status %#x", status);
-    not_killed(GROUP);
-    remove_groups();
+    succeeds_within(HUGE_MAX, "fill huge pages");
 }
 
 static void caches_make_room(void)
 {
     make_groups(false);
-    set_bytes(GROUP, "memory.max", MAX);
-    int status = run_in(GROUP, "cgroup:auto", "make room");
-    CHECK(status == 0, "wait status %#x", status);
-    not_killed(GROUP);
-    remove_groups();
+    succeeds_within(MAX, "make room");
 }
 
 static void memory_high_asks_for_caches(void)

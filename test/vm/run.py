@@ -35,6 +35,9 @@ PROGRAMS = {
 CONFORM = ["contract", "aligned", "tuning"]
 UNIT = ["topology", "mempolicy", "memmap", "zones", "pcp"]
 
+# Each with the seconds that it may take.
+NUMA = {"numa": 500, "numa-calls": 300, "numa-user": 100}
+
 # Another architecture is built here; its programs come from Debian's packages.
 CROSS = {"aarch64": ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu", "aarch64.ini")}
 FOREIGN = {"busybox": ("busybox-static", "bin/busybox"), "perl": ("perl-base", "usr/bin/perl")}
@@ -139,8 +142,8 @@ class Kit:
             quiet(["meson", "setup", self.build, "--cross-file",
                    os.path.join(HERE, CROSS[self.arch][2]), "--buildtype=debug",
                    "-Doptimization=g", "-Dchecks=true", "-Dtests=true"])
-        targets = ["src/libquire.so.0.1.0", "test/vm/vm-numa", "test/vm/vm-cgroup",
-                   "test/pages/pages-numa"]
+        targets = ["src/libquire.so.0.1.0", "test/vm/vm-cgroup", "test/pages/pages-numa"]
+        targets += [f"test/vm/vm-{name}" for name in NUMA]
         targets += [f"test/conform/conform-{name}" for name in CONFORM]
         quiet(["ninja", "-C", self.build, *targets])
 
@@ -174,8 +177,9 @@ def quiet(command):
 def commands_for(what, kit, tree):
     """(name, shell text, seconds) of each command, its files put into the tree."""
     if what.startswith("numa"):
-        tree.program(kit.built("test", "vm", "vm-numa"), "/t/numa")
-        yield what, "CONFORM_EXPECT=quire /t/numa", 900
+        for name, seconds in NUMA.items():
+            tree.program(kit.built("test", "vm", "vm-" + name), "/t/" + name)
+            yield name + what[len("numa"):], f"CONFORM_EXPECT=quire /t/{name}", seconds
     elif what.startswith("cgroup"):
         tree.program(kit.built("test", "vm", "vm-cgroup"), "/t/cgroup")
         case = {"cgroup-short": "enomem_and_not_the_oom_killer",
