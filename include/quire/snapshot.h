@@ -177,6 +177,21 @@ int quire_snapshot_range(const quire_snapshot_t *snap, size_t index,
                          struct quire_snapshot_range *range);
 
 /*
+ * Call fn for each object of a cache (quire/slab.h) that was live at the cut, by ascending address:
+ * with the address that it had, whose content quire_snapshot_read() has. For the process that took
+ * the snapshot, of all memory. An object that another thread was allocating or freeing at that
+ * instant may be among them, or not. Where fn returns other than 0 it ends with ECANCELED. 0, or -1
+ * and errno:
+ *   EINVAL    the cache did not exist at the cut; or this is a loaded image
+ *   EFAULT    a snapshot of one heap; or it was dropped so far that what says which objects there
+ *             were is gone
+ *   ENOMEM, ENOBUFS, ESTALE, EIO   as of quire_snapshot_read()
+ */
+struct quire_cache;
+int quire_snapshot_objects(const quire_snapshot_t *snap, const struct quire_cache *cache,
+                           int (*fn)(void *arg, const void *object), void *arg);
+
+/*
  * Make the whole snapshot readable in memory, at a constant distance from
  * where it was: *distance is what to add to an old address. Pages come on
  * first touch. Reading only; ends with the snapshot. A second call gives the

@@ -6,6 +6,7 @@
 #include "cow/share.h"
 #include "cow/sigbus.h"
 #include "slab/arena.h"
+#include "slab/cache.h"
 #include "slab/heap.h"
 #include "zone/fork.h"
 #include "zone/hold.h"
@@ -99,16 +100,24 @@ static const struct q_holder holder = {.held = held, .keep = keep};
 
 /* --- the cut --------------------------------------------------------------------------------- */
 
+/* Not one to go back to, which would bring the locks back as they were held; nobody else allocates then. */
+static bool shows_caches(const struct quire_snapshot *s)
+{
+    return s->heap == NULL && s->undo == NULL;
+}
+
 static void unlock_zones(struct quire_snapshot *s)
 {
     q_zone_fork_parent();
+    if (shows_caches(s))
+        q_caches_unlock();
     if (s->heap != NULL)
         q_arena_leave(s->heap);
 }
 
 /*
- * The lock of the heap that this is a snapshot of, if any; all locks of
- * src/zone, with no mapping on its way between two addresses;
+ * The lock of the heap that this is a snapshot of, if any; those of object
+ * caches, so that it shows them whole (objects.c); all locks of src/zone, with no mapping on its way between two addresses;
  * and that of forks, where this is to be one. It comes before the others, so
  * it is only tried.
  */
@@ -120,6 +129,8 @@ static bool lock_zones(struct quire_snapshot *s, bool fork_too)
     do {
         if (s->heap != NULL)
             q_arena_enter(s->heap);
+        if (shows_caches(s))
+            q_caches_lock();
         q_zone_fork_prepare(true);
         if (q_vsettled() && (!fork_too || q_share_fork_trylock()))
             return true;

@@ -19,7 +19,31 @@ struct q_mag q_mag_none = {.top = q_mag_none.e, .last = q_mag_none.e, .e = {{NUL
 
 bool q_cache_valid(const struct q_cache *c)
 {
-    return c != NULL && ((uintptr_t)c & 7) == 0 && c->magic == (MAGIC ^ (uintptr_t)c);
+    return c != NULL && ((uintptr_t)c & 7) == 0 && q_cache_was_valid(c, c);
+}
+
+bool q_cache_was_valid(const struct q_cache *then, const struct q_cache *c)
+{
+    return then->magic == (MAGIC ^ (uintptr_t)c);
+}
+
+static void each_node(void (*fn)(struct q_lock *l))
+{
+    for (struct q_list *l = q_caches.list.next; l != NULL && l != &q_caches.list; l = l->next)
+        for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++)
+            fn(&q_container_of(l, struct q_cache, list)->node[nid].lock);
+}
+
+void q_caches_lock(void)
+{
+    q_lock(&q_caches.lock);
+    each_node(q_lock);
+}
+
+void q_caches_unlock(void)
+{
+    each_node(q_unlock);
+    q_unlock(&q_caches.lock);
 }
 
 /* Names stand in slabinfo, whose columns are separated by blanks, and in JSON. */

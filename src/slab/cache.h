@@ -185,8 +185,13 @@ bool q_cache_destroy(struct q_cache *c, struct q_leaks *leaks);
 size_t q_cache_shrink(struct q_cache *c);
 size_t q_caches_shrink(void);
 
-/* Whether c is a cache that exists. */
+/* Whether c is a cache that exists; whether `then` is what one had at c. */
 bool q_cache_valid(const struct q_cache *c);
+bool q_cache_was_valid(const struct q_cache *then, const struct q_cache *c);
+
+/* Nobody changes which caches there are, nor their lists and counters. For the cut of a snapshot. */
+void q_caches_lock(void);
+void q_caches_unlock(void);
 
 struct q_cache_stat {
     size_t live, slabs, empty, cached; /* cached: free, in magazines */
