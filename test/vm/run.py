@@ -5,6 +5,7 @@ Each machine boots once and runs its commands; what these report as TAP is passe
 Names are those of MACHINES below. VM_BUILD is the build folder, VM_CACHE where kernels are kept.
 What is missing is named by its Debian package, and the machines that need it are skipped.
 """
+import argparse
 import os
 import re
 import shutil
@@ -269,9 +270,13 @@ def boot(name, report):
 
 
 def main():
-    names = {"quick": QUICK, "all": list(MACHINES)}.get(sys.argv[1], sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, epilog="machines: " + ", ".join(MACHINES),
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="+", metavar="quick | all | NAME",
+                        choices=["quick", "all", *MACHINES])
+    given = parser.parse_args().names
     report = Report()
-    for name in names:
+    for name in {"quick": QUICK, "all": list(MACHINES)}.get(given[0], given):
         try:
             boot(name, report)
         except RuntimeError as error:
