@@ -81,9 +81,10 @@ struct q_zone {
     size_t frontier, frontier_end;   /* online but never used */
 
     size_t watermark[Q_NR_WMARK];
-    size_t nr_run_pages;        /* pages given out in runs, not slabs */
-    size_t nr_dirty;            /* free pages that are still resident */
-    struct q_list dirty;        /* pageblocks with such pages */
+    size_t nr_run_pages; /* pages given out in runs, not slabs */
+    size_t nr_dirty;     /* free pages that are still resident */
+    size_t nr_kept;      /* up to so many stay, since they had to when some should go at once */
+    struct q_list dirty; /* pageblocks with such pages */
     size_t slab_peak, run_peak; /* most pages in use, lately */
     uint32_t tick_ms;           /* when reclaim last looked */
 
