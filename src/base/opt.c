@@ -12,6 +12,10 @@
 #define Q_DEFAULT_CONF ""
 #endif
 
+/* Most environments are shorter than the one, and the kernel takes none as long as the other. */
+#define RAW_MIN ((size_t)1 << 16)
+#define RAW_MAX ((size_t)1 << 24)
+
 struct q_options q_opt = {
     .decay_ms = 500,
     .spare = 512 << 10,
@@ -144,15 +148,27 @@ static void read_conf(const char *s)
     }
 }
 
+/* Find QUIRE_CONF in what /proc/self/environ says. */
+static void read_raw(const char *raw, long len)
+{
+    static const char name[] = "QUIRE_CONF=";
+
+    for (long i = 0; i < len; i += (long)strlen(raw + i) + 1) {
+        if (strncmp(raw + i, name, sizeof(name) - 1) == 0) {
+            read_conf(raw + i + sizeof(name) - 1);
+            return;
+        }
+    }
+}
+
 /*
- * getenv() needs libc's environ, which is not set up yet when the first
+ * getenv() needs libc's environ, which is not set up yet where the first
  * allocation comes from the loader; the kernel's copy always is.
  */
 static void read_environment(void)
 {
     extern char **environ;
-    static const char name[] = "QUIRE_CONF=";
-    static char raw[65536];
+    bool whole = false;
 
     if (environ != NULL) {
         const char *s = getenv("QUIRE_CONF");
@@ -160,12 +176,15 @@ static void read_environment(void)
             read_conf(s);
         return;
     }
-    long len = q_read_file("/proc/self/environ", raw, sizeof(raw));
-    for (long i = 0; i < len; i += (long)strlen(raw + i) + 1) {
-        if (strncmp(raw + i, name, sizeof(name) - 1) == 0) {
-            read_conf(raw + i + sizeof(name) - 1);
+    for (size_t room = RAW_MIN; !whole && room <= RAW_MAX; room *= 2) {
+        char *raw = q_mmap(NULL, room, PROT_READ | PROT_WRITE, 0);
+        if (raw == NULL)
             return;
-        }
+        long len = q_read_file("/proc/self/environ", raw, room);
+        whole = len < (long)room - 1;
+        if (whole)
+            read_raw(raw, len);
+        q_munmap(raw, room);
     }
 }
 

@@ -36,12 +36,12 @@
 #include "zone/reclaim.h"
 #include "zone/vmalloc.h"
 
-#define LOOKS 16u            /* pieces to look at before looking at the clock */
-#define PAUSE_MS 5u          /* between calls, at least */
-#define SHARE 20u            /* one part in so many of all time, */
-#define AT_ONCE_NS 2000000u  /* but not much more than this in one call */
-#define ROUND_PAUSE_MS 1000u /* after a walk through everything in vain */
-#define REFUSED_PAUSE_MS 60000u
+#define LOOKS 16u               /* pieces to look at before looking at the clock */
+#define PAUSE_MS 5u             /* between calls, at least */
+#define SHARE 20u               /* one part in so many of all time, */
+#define AT_ONCE_NS 2000000u     /* but not much more than this in one call */
+#define ROUND_PAUSE_MS 1000u    /* after a walk through everything in vain */
+#define REFUSED_PAUSE_MS 60000u /* the longest of all */
 #define MAX_STRETCHES 512u /* of pieces that were marked by themselves: each is a map of its own */
 #define PM_THERE (1ull << 63) /* bits of /proc/self/pagemap */
 #define PM_EXCLUSIVE (1ull << 56)
@@ -215,7 +215,8 @@ static uint32_t spend(int fd, uint32_t idle_ms)
         pause = look_around(fd);
         took = q_clock_fine() - start;
     } while (pause == 0 && took < budget);
-    return (uint32_t)q_max(q_max(pause, PAUSE_MS), took * SHARE / 1000000u);
+    return (uint32_t)q_min(q_max(q_max(pause, PAUSE_MS), took * SHARE / 1000000u),
+                           REFUSED_PAUSE_MS);
 }
 
 static bool wanted(void)
@@ -232,7 +233,7 @@ void q_collapse_tick(void)
     uint32_t now = q_now_ms(), after = atomic_load_explicit(&walk.after, memory_order_relaxed);
 
     /* Acquire and release: what the last one did with `walk` is seen. */
-    if (q_likely((int32_t)(now - after) < 0) || !wanted() ||
+    if (q_likely(q_is_ahead(after, now, REFUSED_PAUSE_MS)) || !wanted() ||
         atomic_exchange_explicit(&walk.busy, true, memory_order_acquire))
         return;
     long fd = q_arch_syscall6(SYS_openat, AT_FDCWD, (long)"/proc/self/pagemap",

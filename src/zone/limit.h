@@ -15,13 +15,13 @@
 
 #include "base/opt.h"
 
-/* Pages given out now, over all zones, and the configured limit on them and on own mappings. */
+/* Pages given out now, over all zones and as own mappings. */
 extern _Atomic size_t q_pages_in_use;
 
 /* Of these, pages of slabs that hold objects: what is given out but not carved yet is not touched. */
 extern _Atomic size_t q_pages_carved;
 
-/* Account for bytes mapped outside the zones; false where the limit forbids it. */
+/* So many more are given out, or not any more; false, and nothing changed, where the limit forbids it. */
 bool q_charge(size_t pages);
 void q_uncharge(size_t pages);
 

@@ -67,7 +67,6 @@ struct q_pcp {
     uint32_t weight; /* of the lists: resident pages, and one for each block */
     uint32_t count;  /* pages in the lists */
     uint32_t misses; /* refills since high was last looked at */
-    uint64_t stamp_ms;
     struct q_list list[Q_NR_PCP_KINDS][Q_PCP_ORDERS]; /* head hot, tail cold */
 } __attribute__((aligned(2 * Q_CACHELINE)));
 
@@ -81,9 +80,10 @@ struct q_zone {
     size_t frontier, frontier_end;   /* online but never used */
 
     size_t watermark[Q_NR_WMARK];
-    size_t nr_run_pages;        /* pages given out in runs, not slabs */
-    size_t nr_dirty;            /* free pages that are still resident */
-    struct q_list dirty;        /* pageblocks with such pages */
+    size_t nr_run_pages; /* pages given out in runs, not slabs */
+    size_t nr_dirty;     /* free pages that are still resident */
+    size_t nr_kept;      /* up to so many stay, since they had to when some should go at once */
+    struct q_list dirty; /* pageblocks with such pages */
     size_t slab_peak, run_peak; /* most pages in use, lately */
     uint32_t tick_ms;           /* when reclaim last looked */
 
@@ -118,11 +118,6 @@ struct q_node {
 };
 
 extern struct q_node *q_nodes[Q_MAX_NODES];
-
-Q_INLINE size_t q_node_present_pages(const struct q_node *n)
-{
-    return n->zones[Q_ZONE_NORMAL].present_pages + n->zones[Q_ZONE_MOVABLE].present_pages;
-}
 
 extern const char *const q_zone_names[Q_NR_ZONES];
 

@@ -48,6 +48,15 @@ Q_INLINE uint32_t q_now_ms(void)
     return (uint32_t)(q_clock_coarse() / 1000000u);
 }
 
+/*
+ * Whether the time `at` is still to come, where it was set at most `most` ahead: also when 49 days
+ * begin anew, and after any time in which nobody looked.
+ */
+Q_INLINE bool q_is_ahead(uint32_t at, uint32_t now, uint32_t most)
+{
+    return at - now - 1 < most;
+}
+
 /* Compare the counters of the zone with its blocks; ends the program when they differ. */
 void q_zone_verify(struct q_zone *zone);
 

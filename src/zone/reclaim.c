@@ -14,6 +14,7 @@
 #define EAGER_BYTES ((size_t)512 << 10)   /* nor does it at once up to this, */
 #define EAGER_SHARE 8                     /* this part of what is in use, */
 #define KEEP_BYTES ((size_t)32 << 20)     /* and so much of the runs in use lately */
+#define KEPT_SHARE 32                     /* by so much more it must be, where it had to stay */
 #define PART_MIN_BYTES ((size_t)64 << 10) /* smaller pieces are not worth a system call */
 
 /* Pages of slabs in use: only what objects were carved from counts. */
@@ -101,46 +102,67 @@ static size_t block_pfn(const struct q_pageblock *block)
     return (size_t)(block - q_mem.pageblocks) << q_pageblock_order();
 }
 
-/* Give back what is free and resident in one block. Returns true where something went. */
+/* Offer the kernel what is free and resident in one block. False where nothing is large enough. */
 static bool reclaim_block(struct q_zone *zone, struct q_pageblock *block, size_t min_bytes)
 {
-    size_t per_block = (size_t)1 << q_pageblock_order(), before = zone->nr_dirty;
+    size_t per_block = (size_t)1 << q_pageblock_order();
     size_t pfn = block_pfn(block), end = pfn + per_block, nr;
+    bool offered = false;
 
     if (block->nr_free == per_block) {
         give_back(zone, pfn, per_block);
-        return zone->nr_dirty < before;
+        return true;
     }
     while (pfn < end && q_pageblock_next_dirty(&pfn, &nr)) {
-        if (nr << q_page_shift >= min_bytes)
+        if (nr << q_page_shift >= min_bytes) {
             give_back(zone, pfn, nr);
+            offered = true;
+        }
         pfn += nr;
     }
-    return zone->nr_dirty < before;
+    return offered;
 }
 
 /*
  * One pass over the dirty list, oldest first; blocks that were not due or
  * kept something stay in place. `whole_only` passes over blocks in part use.
+ * A pass over what is due (age_ms) is short: what it offers in vain goes to
+ * the end, so that the next one offers something else.
  */
 static void reclaim_pass(struct q_zone *zone, uint32_t now, uint32_t age_ms, size_t keep,
                          bool whole_only, size_t min_bytes)
 {
     size_t per_block = (size_t)1 << q_pageblock_order();
-    struct q_list *l = zone->dirty.next;
+    struct q_list *l = zone->dirty.next, *last = zone->dirty.prev, *next;
     unsigned work = 0;
 
-    while (l != NULL && l != &zone->dirty && zone->nr_dirty > keep) {
+    for (bool end = l == NULL || l == &zone->dirty; !end && zone->nr_dirty > keep; l = next) {
         struct q_pageblock *block = q_container_of(l, struct q_pageblock, dirty);
+        size_t before = zone->nr_dirty;
 
-        l = l->next;
-        if (age_ms > 0 && (now - block->stamp_ms < age_ms || work >= BLOCKS_PER_TICK))
+        end = l == last || (age_ms > 0 && work >= BLOCKS_PER_TICK);
+        next = l->next;
+        if ((age_ms > 0 && now - block->stamp_ms < age_ms) ||
+            (whole_only && block->nr_free < per_block) || !reclaim_block(zone, block, min_bytes))
             continue;
-        if (whole_only && block->nr_free < per_block)
-            continue;
-        if (reclaim_block(zone, block, min_bytes))
-            work++;
+        work++;
+        if (age_ms > 0 && zone->nr_dirty == before) {
+            q_list_del(l);
+            q_list_add_tail(&zone->dirty, l);
+        }
     }
+}
+
+/*
+ * Where a part had to stay (a program that locks its memory, pieces too small), the rest is looked at
+ * again once there is more: each free would look at all of it otherwise.
+ */
+static void give_surplus(struct q_zone *zone, size_t max)
+{
+    reclaim_pass(zone, 0, 0, max - max / 8, true, 0);
+    if (zone->nr_dirty > max)
+        reclaim_pass(zone, 0, 0, max - max / 8, false, PART_MIN_BYTES);
+    zone->nr_kept = zone->nr_dirty > max ? zone->nr_dirty + zone->nr_dirty / KEPT_SHARE : 0;
 }
 
 void q_zone_tick(struct q_zone *zone)
@@ -150,16 +172,14 @@ void q_zone_tick(struct q_zone *zone)
         return;
     set_watermarks(zone);
     size_t max = zone->watermark[Q_WMARK_MAX];
-    /* Not where part of it may have to stay: each free would look at all of it again. */
-    bool stays = q_any_held() || q_linear_is_pinned();
-    if (zone->nr_dirty > max && !stays)
-        reclaim_pass(zone, 0, 0, max - max / 8, true, 0);
-    if (zone->nr_dirty > max && !stays)
-        reclaim_pass(zone, 0, 0, max - max / 8, false, PART_MIN_BYTES);
+    /* Not while a snapshot or a child may need part of it: it would be looked at again and again. */
+    if (zone->nr_dirty > q_max(max, zone->nr_kept) && !q_any_held() && !q_linear_is_pinned())
+        give_surplus(zone, max);
     uint32_t now = q_now_ms();
     if (now - zone->tick_ms < TICK_MS)
         return;
     zone->tick_ms = now;
+    zone->nr_kept = q_min(zone->nr_kept, zone->nr_dirty + zone->nr_dirty / KEPT_SHARE);
     zone->slab_peak -= zone->slab_peak / 32; /* forgotten in a second or two */
     zone->run_peak -= zone->run_peak / 32;
     set_peaks(zone);

@@ -334,16 +334,15 @@ struct q_page *q_special_alloc(enum q_special kind, unsigned order, size_t nr, b
     }
     q_keep_to_limit();
     const struct q_section *s = q_special_section(page);
-    if (ops->ready != NULL && (*error = -ops->ready(s, (size_t)(page - s->pages), nr)) != 0) {
-        free_run(page);
-        return NULL;
-    }
-    if (written > 0 && !make_zero(s, page, zero)) {
-        free_run(page);
+    /* In this order: of a file, zeroes are a hole, whose memory is asked for then. */
+    bool zeroed = written == 0 || make_zero(s, page, zero);
+    *error = ops->ready != NULL ? -ops->ready(s, (size_t)(page - s->pages), nr) : 0;
+    if (*error == 0 && !zeroed)
         *error = ENOMEM;
-        return NULL;
-    }
-    return page;
+    if (*error == 0)
+        return page;
+    free_run(page);
+    return NULL;
 }
 
 void q_special_split(struct q_page *head)

@@ -68,7 +68,8 @@ static bool insert(void *p, size_t bytes)
 {
     size_t at = find_slot((uintptr_t)p);
 
-    if (at == TABLE_SIZE || stat.blocks >= TABLE_SIZE - 1)
+    /* What is being moved finds its place again. */
+    if (at == TABLE_SIZE || stat.blocks + moving >= TABLE_SIZE - 1)
         return false;
     table[at].bytes = bytes;
     atomic_signal_fence(memory_order_seq_cst);
@@ -317,7 +318,7 @@ void *q_vrealloc(void *p, size_t bytes)
         return NULL;
     q_lock(&q_vm_lock);
     moving--;
-    insert(now != NULL ? now : p, now != NULL ? len : old); /* fits: one was just removed */
+    insert(now != NULL ? now : p, now != NULL ? len : old); /* fits: see there */
     q_unlock(&q_vm_lock);
     if (len > old)
         q_keep_to_limit();

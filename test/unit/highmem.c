@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core.h"
@@ -230,4 +231,27 @@ Test(highmem, areas_of_their_own)
     must(q_area_alloc(SIZE_MAX, &error) == NULL && error == ENOMEM);
     must(q_area_alloc((size_t)1 << 60, &error) == NULL && error == ENOMEM);
     must_eq(q_pages_in_use, held);
+}
+
+/* Memory of a page that could not be given back is asked for anew, and so is there when it is used. */
+Test(highmem, memory_of_a_page_that_could_not_be_cleaned)
+{
+    core_start(CORE_FLAT);
+    struct q_page *page = alloc(Q_SPECIAL_HIGHMEM);
+    const struct q_section *s = q_special_section(page);
+    struct stat before, after;
+    int keep = dup(s->fd);
+
+    must(keep >= 0 && fstat(keep, &before) == 0 && before.st_blocks > 0);
+    *map(page) = 7;
+    must(q_kunmap(page));
+    must_eq(q_page_put(page), Q_PUT_LAST);
+    close(s->fd); /* the program closes a number that it never opened */
+    q_special_free(page);
+    must_eq(q_special_zones[Q_SPECIAL_HIGHMEM].nr_written, 1);
+    must_eq(dup2(keep, s->fd), s->fd);
+    must(alloc(Q_SPECIAL_HIGHMEM) == page);
+    must(fstat(keep, &after) == 0);
+    must_eq(after.st_blocks, before.st_blocks);
+    must_eq(*map(page), 0);
 }

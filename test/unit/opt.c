@@ -196,3 +196,49 @@ Test(opt, endless_values_are_cut_in_the_complaint)
     run_with(conf);
     must_eq(lines_said(), 1);
 }
+
+/* What the program says of itself where libc does not know its environment: see the next case. */
+__attribute__((constructor)) static void without_environ(void)
+{
+    extern char **environ;
+    char text[4096];
+    struct q_buf b = {.at = text, .size = sizeof(text)};
+
+    if (getenv("OPT_WITHOUT_ENVIRON") == NULL)
+        return;
+    environ = NULL;
+    q_opt_init();
+    q_opt_print(&b);
+    q_write_all(1, b.at, b.len);
+    _exit(0);
+}
+
+/* The kernel's copy of the environment serves then, however long it is. */
+Test(opt, before_libc_knows_its_environment)
+{
+    static char filler[1000], mark[] = "OPT_WITHOUT_ENVIRON=1", name[] = "opt";
+    static char conf[] = "QUIRE_CONF=decay_ms:77,huge:off", *env[1003];
+
+    memset(filler, 'x', sizeof(filler) - 1);
+    for (size_t more = 0; more <= 1000; more += 500) {
+        int out[2], status;
+
+        for (size_t i = 0; i < more; i++)
+            env[i] = filler;
+        env[more] = mark;
+        env[more + 1] = conf;
+        env[more + 2] = NULL;
+        must(pipe(out) == 0);
+        pid_t pid = fork();
+        must(pid >= 0);
+        if (pid == 0) {
+            dup2(out[1], 1);
+            execve("/proc/self/exe", (char *[]){name, NULL}, env);
+            _exit(1);
+        }
+        close(out[1]);
+        slurp(out[0], printed, sizeof(printed));
+        must(waitpid(pid, &status, 0) == pid && status == 0);
+        must(in_force("decay_ms:77") && in_force("huge:off"));
+    }
+}

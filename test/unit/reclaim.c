@@ -1,9 +1,11 @@
 /* reclaim.c - giving memory back: watermarks, decay, whole blocks first, and what mincore says. */
+#include <errno.h>
 #include <pthread.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "core.h"
+#include "zone/linear.h"
 
 #define NR 512
 #define RUN 64
@@ -323,4 +325,88 @@ Test(reclaim, blocks_of_several_pageblocks)
     q_reclaim_all(0);
     must_eq(core_dirty_pages(), 0);
     must_eq(core_used_blocks(), 0);
+}
+
+/* A kernel that takes nothing below an address, as of memory that the program has locked. */
+static size_t offers;
+static char *taken_from;
+
+static bool no_file(void *at, size_t len)
+{
+    return false;
+}
+
+static long refuse(void *at, size_t len)
+{
+    offers++;
+    return (char *)at < taken_from ? -EINVAL : q_madvise(at, len, MADV_DONTNEED);
+}
+
+static const struct q_linear_ops refusing = {.online = no_file, .discard = refuse};
+static struct q_page *many[4096];
+
+/* 1 GiB (of 4 KiB pages) that nobody has touched: what is freed counts as written all the same. */
+static void fill_much(void)
+{
+    q_opt.huge = Q_HUGE_OFF;
+    core_start(CORE_FLAT);
+    core_grow_up();
+    for (size_t i = 0; i < 4096; i++)
+        must((many[i] = q_alloc_run(Q_GFP_MOVABLE, RUN)) != NULL);
+    page[0] = many[0];
+    q_linear = &refusing;
+}
+
+static void free_much(void)
+{
+    for (size_t i = 0; i < 4096; i++)
+        q_free_run(many[i]);
+}
+
+Test(reclaim, what_is_not_taken_is_not_offered_all_the_time, .timeout = 300)
+{
+    q_opt.decay_ms = 1;
+    taken_from = (char *)~(uintptr_t)0;
+    fill_much();
+    free_much();
+    must_eq(core_dirty_pages(), 4096 * RUN);
+    must(offers < 4096 * 40);
+    offers = 0;
+    for (int i = 0; i < 2000; i++)
+        q_free_run(q_alloc_run(Q_GFP_MOVABLE, RUN));
+    must(offers < 2000 * 10);
+    /* Once it takes them they go. */
+    taken_from = NULL;
+    must_eq(q_reclaim_all(0), 4096 * RUN);
+    must_eq(core_dirty_pages(), 0);
+    core_check();
+}
+
+/* What cannot go does not stand before what can. */
+Test(reclaim, what_is_not_taken_is_in_nobodys_way, .timeout = 300)
+{
+    q_opt.decay_ms = 1;
+    fill_much();
+    struct q_zone *zone = zone_in_use();
+    size_t part = zone->frontier - zone->start_pfn;
+    taken_from = q_pfn_to_virt(zone->start_pfn + part / 2);
+    free_much();
+    for (int i = 0; i < 40; i++) {
+        usleep(60000);
+        q_reclaim_tick();
+    }
+    must(zone->nr_dirty <= part / 2 + zone->watermark[Q_WMARK_HIGH]);
+    core_check();
+}
+
+Test(reclaim, times_ahead)
+{
+    for (uint32_t now = 0; now < 40; now++) {
+        uint32_t at = now * 0x08000000u; /* whatever time it is */
+
+        must(!q_is_ahead(at, at, 1000) && !q_is_ahead(at - 1, at, 1000));
+        must(q_is_ahead(at + 1, at, 1000) && q_is_ahead(at + 1000, at, 1000));
+        must(!q_is_ahead(at + 1001, at, 1000));
+        must(!q_is_ahead(0, at, 1000) || at > ~(uint32_t)1000); /* never set */
+    }
 }

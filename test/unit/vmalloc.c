@@ -338,3 +338,37 @@ Test(vmalloc, threads, .timeout = 300)
         pthread_join(t[i], NULL);
     check_stat(0, 0);
 }
+
+static void *mover(void *arg)
+{
+    void *p = arg;
+
+    for (int i = 0; i < 2000; i++) {
+        must((p = q_vrealloc(p, q_page_size() << (1 + i % 4))) != NULL);
+        must_eq(q_vsize(p), q_page_size() << (1 + i % 4));
+    }
+    return p;
+}
+
+/* A block that is on its way while the table is full keeps its place there. */
+Test(vmalloc, full_table, .timeout = 600)
+{
+    static void *full[1 << 17];
+    size_t nr = 0, dirty;
+    pthread_t t;
+    void *p;
+
+    q_opt.decay_ms = 0;
+    core_start(CORE_FLAT);
+    must((p = q_vmalloc(q_page_size(), 1, &dirty)) != NULL);
+    while (nr < 1 << 17 && (full[nr] = q_vmalloc(q_page_size(), 1, &dirty)) != NULL)
+        nr++;
+    if (nr < 130000)
+        cr_skip_test("no more than %zu mappings here", nr);
+    must(pthread_create(&t, NULL, mover, p) == 0);
+    while (pthread_tryjoin_np(t, &p) != 0)
+        must(q_vmalloc(q_page_size(), 1, &dirty) == NULL);
+    must(q_vfree(p));
+    for (size_t i = 0; i < nr; i += 1000)
+        must_eq(q_vsize(full[i]), q_page_size());
+}
