@@ -28,7 +28,7 @@
  * stretch. Who writes meanwhile to what is protected already waits for the
  * handler, who waits for the lock. So nobody gets past the cut before it is
  * complete. The taker must not write to the heap then: a stack in the heap
- * is dealt with in take.c.
+ * is dealt with in take.c. Nor may any other holder of that lock: own.c.
  */
 #ifndef Q_COW_COW_H
 #define Q_COW_COW_H

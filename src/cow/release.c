@@ -7,6 +7,7 @@
  */
 #include "cow/cow.h"
 #include "cow/inbox.h"
+#include "cow/own.h"
 #include "cow/sigbus.h"
 #include "slab/heap.h"
 #include "zone/fork.h"
@@ -17,17 +18,6 @@
 #define UNPROTECT_BYTES                                                                            \
     ((size_t)32 << 20) /* at once, so that nobody waits long for the address space */
 #define MAX_LIVE 1024  /* of more, none is pruned */
-
-/* All locks of src/zone and q_store.lock held. */
-static void unlink_live(struct quire_snapshot *s)
-{
-    for (struct quire_snapshot **at = &q_cow.live; *at != NULL; at = &(*at)->older) {
-        if (*at == s) {
-            *at = s->older;
-            return;
-        }
-    }
-}
 
 bool q_cow_any_live(void)
 {
@@ -96,6 +86,22 @@ static void unmap_kept(void)
     }
 }
 
+/* Whether it was the last. All locks of src/zone and q_store.lock held. */
+static uintptr_t unlink_live(uintptr_t snapshot, uintptr_t unused)
+{
+    struct quire_snapshot **at = &q_cow.live;
+
+    while (*at != NULL && *at != (struct quire_snapshot *)snapshot)
+        at = &(*at)->older;
+    if (*at != NULL)
+        *at = (*at)->older;
+    if (q_cow_any_live())
+        return false;
+    q_store_reset();
+    atomic_store_explicit(&q_holder, NULL, memory_order_relaxed);
+    return true;
+}
+
 static bool left_some; /* pages that another had protected than those that still live */
 
 /* api_lock held, signals blocked. */
@@ -104,14 +110,7 @@ static void release_protected(struct quire_snapshot *s)
     uint32_t epoch[MAX_LIVE];
 
     q_zone_fork_prepare(true);
-    q_lock(&q_store.lock);
-    unlink_live(s);
-    bool last = !q_cow_any_live();
-    if (last) {
-        q_store_reset();
-        atomic_store_explicit(&q_holder, NULL, memory_order_relaxed);
-    }
-    q_store_unlock();
+    bool last = q_own_run(unlink_live, (uintptr_t)s, 0) != 0;
     q_zone_fork_parent();
     if (last) {
         if (q_cow_error(s) == 0)

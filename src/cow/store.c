@@ -3,6 +3,7 @@
 
 #include <sys/sysinfo.h>
 
+#include "cow/own.h"
 #include "zone/memmap.h"
 
 #define DIR_SIZE (1u << 17) /* leaves: 256 GiB of heap written while snapshots live */
@@ -255,26 +256,37 @@ static void prune_page(_Atomic uint32_t *link, const uint32_t *live, size_t nr)
     }
 }
 
+struct epochs {
+    const uint32_t *at;
+    size_t nr;
+};
+
+static uintptr_t prune_leaf(uintptr_t of, uintptr_t epochs)
+{
+    struct q_leaf *leaf = (struct q_leaf *)of;
+    const struct epochs *live = (const struct epochs *)epochs;
+
+    /* Meanwhile all may have been lost, and the slots be somebody else's. */
+    if (!q_store_alive(leaf))
+        return 0;
+    atomic_fetch_add_explicit(&q_store.shuffle, 1, memory_order_relaxed);
+    atomic_thread_fence(memory_order_release); /* the odd number before the changes */
+    for (unsigned i = 0; i < Q_LEAF_PAGES; i++)
+        prune_page(&leaf->head[i], live->at, live->nr);
+    /* Release: the changes before the even number. */
+    atomic_fetch_add_explicit(&q_store.shuffle, 1, memory_order_release);
+    return 0;
+}
+
 void q_store_prune(const uint32_t *live, size_t nr)
 {
+    struct epochs epochs = {live, nr};
+
     for (size_t at = 0; at < DIR_SIZE; at++) {
         struct q_leaf *leaf = atomic_load_explicit(&dir[at], memory_order_acquire);
 
-        if (leaf == NULL || !q_store_alive(leaf))
-            continue;
-        q_lock(&q_store.lock);
-        /* Meanwhile all may have been lost, and the slots be somebody else's. */
-        if (!q_store_alive(leaf)) {
-            q_store_unlock();
-            continue;
-        }
-        atomic_fetch_add_explicit(&q_store.shuffle, 1, memory_order_relaxed);
-        atomic_thread_fence(memory_order_release); /* the odd number before the changes */
-        for (unsigned i = 0; i < Q_LEAF_PAGES; i++)
-            prune_page(&leaf->head[i], live, nr);
-        /* Release: the changes before the even number. */
-        atomic_fetch_add_explicit(&q_store.shuffle, 1, memory_order_release);
-        q_store_unlock();
+        if (leaf != NULL && q_store_alive(leaf))
+            q_own_run(prune_leaf, (uintptr_t)leaf, (uintptr_t)&epochs);
     }
 }
 
@@ -326,16 +338,20 @@ void q_store_shrink(void)
     q_store.populated = keep;
 }
 
-void q_store_resize(void)
+static uintptr_t give_pool_up(uintptr_t unused, uintptr_t either)
 {
-    q_lock(&q_store.lock);
     if (q_store.pool != NULL) {
         q_munmap(q_store.pool, (size_t)q_store.nr_slots << q_page_shift);
         q_munmap(q_store.version,
                  q_align_up(q_store.nr_slots * sizeof(struct q_version), q_page_size()));
     }
     q_store.pool = NULL;
-    q_store_unlock();
+    return 0;
+}
+
+void q_store_resize(void)
+{
+    q_own_run(give_pool_up, 0, 0);
 }
 
 /* Caught in the middle of anything: what it may have left half done is emptied or left behind. */
