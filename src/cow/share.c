@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 
+#include "base/helper.h"
 #include "base/msg.h"
 #include "base/opt.h"
 #include "cow/cow.h"
@@ -251,6 +252,15 @@ static bool strict_overcommit(void)
     return q_read_file("/proc/sys/vm/overcommit_memory", text, sizeof(text)) > 0 && text[0] == '2';
 }
 
+static bool cowd_was_killed(void)
+{
+    int tid = atomic_load_explicit(&q_cowd.tid, memory_order_relaxed);
+
+    /* It may have ended by itself, having said why not. */
+    return tid > 0 && q_helper_is_gone(tid) &&
+           atomic_load_explicit(&q_cowd.started, memory_order_relaxed) == 0;
+}
+
 static const char *start(void)
 {
     static char *stack;
@@ -272,7 +282,8 @@ static const char *start(void)
     if (q_cow_thread(&stack, q_cowd_thread, NULL) != 0)
         return "no thread can be made";
     while ((started = atomic_load_explicit(&q_cowd.started, memory_order_acquire)) == 0)
-        q_futex(&q_cowd.started, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 0);
+        if (q_cow_wait(&q_cowd.started, 0) == -ETIMEDOUT && cowd_was_killed())
+            return "the thread that serves it is killed (a seccomp filter)";
     return started == 1 ? NULL : q_share.why_not;
 }
 
