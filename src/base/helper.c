@@ -74,8 +74,7 @@ static unsigned count_helpers(void)
     return nr;
 }
 
-/* Threads of the process; 0: no /proc. */
-static unsigned count_threads(void)
+unsigned q_count_threads(void)
 {
     struct stat st = {0};
 
@@ -90,7 +89,7 @@ bool q_program_is_gone(void)
     unsigned ours = count_helpers();
     char c;
 
-    return count_threads() == ours + 1 &&
+    return q_count_threads() == ours + 1 &&
            q_arch_syscall6(SYS_readlinkat, AT_FDCWD, (long)"/proc/self/exe", (long)&c, 1, 0, 0) ==
                -ENOENT;
 }

@@ -9,7 +9,6 @@
 
 #include <fcntl.h>
 #include <sched.h>
-#include <sys/stat.h>
 #include <sys/uio.h>
 
 #include "base/helper.h"
@@ -237,13 +236,6 @@ bool q_cowd_open(void)
 
 /* --- the beginning ----------------------------------------------------------------------------- */
 
-static bool alone(void)
-{
-    struct stat st;
-
-    return stat("/proc/self/task", &st) == 0 && st.st_nlink == 3;
-}
-
 /* Then a page that cannot be had is SIGBUS, where malloc could have said no. */
 static bool strict_overcommit(void)
 {
@@ -270,7 +262,7 @@ static const char *start(void)
         return "the heap is in the sparse memory model";
     if (strict_overcommit())
         return "vm.overcommit_memory is 2";
-    if (!alone())
+    if (q_count_threads() != 1)
         return "the program had threads before the library started";
     q_share.sharers = (struct q_sharers *)q_arch_syscall6(
         SYS_mmap, 0, (long)q_align_up(sizeof(struct q_sharers), q_page_size()),
