@@ -112,6 +112,9 @@ static uintptr_t step(uintptr_t at, uintptr_t end)
 
 static Q_NOINLINE void touch(uintptr_t at, uintptr_t end)
 {
+    /* A child that ran no fork handlers: the descriptor is its parent's still, whose memory it would open. */
+    if (q_cow.pid != 0 && q_cow.pid != q_getpid())
+        return;
     q_store_populate();
     while (at < end) {
         if (is_open(at)) {

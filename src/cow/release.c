@@ -241,7 +241,8 @@ void q_cow_fork_child(void)
     /* The descriptor serves the parent's memory; the handler did not come along. */
     q_uffd_close(&q_cow.uffd);
     q_bus_fork_child();
-    if (q_cow.pid == 0)
+    /* Without handlers there may be snapshots whose writers save pages themselves. */
+    if (q_cow.pid == 0 && !atomic_load_explicit(&q_cow.guarding, memory_order_relaxed))
         return;
     q_cow.pid = 0;
     q_cow.window_registered = false;

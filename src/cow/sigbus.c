@@ -334,6 +334,7 @@ static uintptr_t change(uintptr_t at, uintptr_t bytes_and_ours)
 
 static void hook(void *p, size_t bytes, bool ours)
 {
+    q_cow_meet_child(); /* the main descriptor is the parent's, and changes its memory */
     do
         q_sweep_finish();
     while (q_bus_run(change, (uintptr_t)p, bytes | ours) != 0);

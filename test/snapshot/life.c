@@ -156,6 +156,7 @@ static void child_of_bare_fork(void)
     quire_snapshot_t *s = take(0);
     pid_t pid = _Fork();
     if (pid == 0) {
+        quire_snapshot_touch(p, 100000);
         CHECK(quire_snapshot_read(s, p, &c, 1) == -1 && errno == ESTALE);
         quire_snapshot_t *own = take(0);
         memset(p, 4, 100000);
