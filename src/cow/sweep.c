@@ -437,6 +437,7 @@ void q_sweep_finish(void)
 {
     if (!q_sweep_pending())
         return;
+    q_cow_meet_child(); /* what is away is its parent's */
     /* A signal handler that forks would wait for the piece that it interrupted. */
     uint64_t mask = q_signals_block();
     if (q_uffd_ours(&q_cow.uffd))
