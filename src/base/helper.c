@@ -49,6 +49,11 @@ void q_helper_end(void)
     }
 }
 
+bool q_helper_is_gone(int tid)
+{
+    return q_arch_syscall6(SYS_tgkill, q_getpid(), tid, 0, 0, 0, 0) == -ESRCH;
+}
+
 /* Those that are there. One that was killed (a seccomp filter) is forgotten before its number is used again. */
 static unsigned count_helpers(void)
 {
@@ -60,7 +65,7 @@ static unsigned count_helpers(void)
 
         if (is >> 32 != pid)
             continue;
-        if (q_arch_syscall6(SYS_tgkill, (long)pid, (int)(uint32_t)is, 0, 0, 0, 0) != -ESRCH)
+        if (!q_helper_is_gone((int)(uint32_t)is))
             nr++;
         else
             atomic_compare_exchange_strong_explicit(&helper[i], &is, 0, memory_order_relaxed,
@@ -69,8 +74,7 @@ static unsigned count_helpers(void)
     return nr;
 }
 
-/* Threads of the process; 0: no /proc. */
-static unsigned count_threads(void)
+unsigned q_count_threads(void)
 {
     struct stat st = {0};
 
@@ -85,7 +89,7 @@ bool q_program_is_gone(void)
     unsigned ours = count_helpers();
     char c;
 
-    return count_threads() == ours + 1 &&
+    return q_count_threads() == ours + 1 &&
            q_arch_syscall6(SYS_readlinkat, AT_FDCWD, (long)"/proc/self/exe", (long)&c, 1, 0, 0) ==
                -ENOENT;
 }

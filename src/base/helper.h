@@ -17,6 +17,12 @@
 void q_helper_begin(void);
 void q_helper_end(void);
 
+/* Whether a thread of this process is no more: one of ours ends alone where a filter (seccomp) kills it. */
+bool q_helper_is_gone(int tid);
+
+/* Threads of the process, ours among them; 0: no /proc. One that just ended may still count. */
+unsigned q_count_threads(void);
+
 /* Whether the main thread has ended, and no other than ours is left. False, too, without /proc. */
 bool q_program_is_gone(void);
 

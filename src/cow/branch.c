@@ -14,6 +14,7 @@
  */
 #include "quire/branch.h"
 #include "cow/cow.h"
+#include "cow/own.h"
 
 #define BRANCH_MAGIC 0x68636e6172627121ull
 
@@ -96,22 +97,32 @@ static int map_branch(struct quire_branch *b)
     return 0;
 }
 
-static void link_branch(struct quire_branch *b, bool on)
+/* q_store.lock held, here and below. */
+static uintptr_t link_branch(uintptr_t branch, uintptr_t unused)
+{
+    struct quire_branch *b = (struct quire_branch *)branch;
+
+    b->next = branches;
+    branches = b;
+    return 0;
+}
+
+static uintptr_t unlink_branch(uintptr_t branch, uintptr_t unused)
+{
+    struct quire_branch **at = &branches;
+
+    while (*at != NULL && *at != (struct quire_branch *)branch)
+        at = &(*at)->next;
+    if (*at != NULL)
+        *at = (*at)->next;
+    return 0;
+}
+
+static void change_list(uintptr_t (*fn)(uintptr_t a, uintptr_t b), struct quire_branch *b)
 {
     uint64_t mask = q_signals_block();
 
-    q_lock(&q_store.lock);
-    if (on) {
-        b->next = branches;
-        branches = b;
-    }
-    for (struct quire_branch **at = &branches; !on && *at != NULL; at = &(*at)->next) {
-        if (*at == b) {
-            *at = b->next;
-            break;
-        }
-    }
-    q_store_unlock();
+    q_own_run(fn, (uintptr_t)b, 0);
     q_signals_restore(mask);
 }
 
@@ -132,7 +143,7 @@ Q_PUBLIC quire_branch_t *quire_branch(quire_snapshot_t *s)
         error = map_branch(b);
         if (error == 0) {
             s->branches++;
-            link_branch(b, true);
+            change_list(link_branch, b);
         }
         q_cow_unlock_api();
     }
@@ -185,7 +196,7 @@ Q_PUBLIC int quire_branch_release(quire_branch_t *b)
     if (error == 0) { /* a forked child has the handle alone */
         struct quire_snapshot *s = b->snapshot;
 
-        link_branch(b, false);
+        change_list(unlink_branch, b);
         q_munmap(b->map, b->bytes);
         q_cow_lock_api();
         bool last = --s->branches == 0 && s->released;

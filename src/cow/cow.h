@@ -28,7 +28,7 @@
  * stretch. Who writes meanwhile to what is protected already waits for the
  * handler, who waits for the lock. So nobody gets past the cut before it is
  * complete. The taker must not write to the heap then: a stack in the heap
- * is dealt with in take.c.
+ * is dealt with in take.c. Nor may any other holder of that lock: own.c.
  */
 #ifndef Q_COW_COW_H
 #define Q_COW_COW_H
@@ -107,17 +107,17 @@ struct q_cow {
     struct quire_snapshot *live;
     struct quire_snapshot *views; /* snapshots with a view; under q_store.lock */
     _Atomic uint64_t faults, saved, longest_ns;
-    _Atomic uint64_t touched;        /* of saved: by quire_snapshot_touch() */
-    _Atomic uint64_t own_faults;     /* of faults: served by who wrote (sigbus.c) */
-    _Atomic uint32_t nr_ready;       /* handlers with a table of descriptors of their own */
-    unsigned nr_handlers;            /* started; set before the keeper is */
-    bool keeper;                     /* there is one */
-    _Atomic int tid[Q_MAX_HANDLERS]; /* of each handler; 0: not yet, or no more */
-    _Atomic int serving;             /* the handler that holds q_store.lock; 0: none */
-    _Atomic int sweeper;             /* its number; 0: not yet, or no more */
-    uint32_t sweeper_as_holder;      /* q_lock_self() of it */
-    _Atomic bool orphaned;           /* the sweeper was killed */
-    struct q_kept *kept;             /* under q_vm_lock */
+    _Atomic uint64_t touched;    /* of saved: by quire_snapshot_touch() */
+    _Atomic uint64_t own_faults; /* of faults: served by who wrote (sigbus.c) */
+    _Atomic uint32_t nr_ready;   /* handlers with a table of descriptors of their own */
+    unsigned nr_handlers;        /* started; set before the keeper is */
+    _Atomic int
+        tid[Q_MAX_HANDLERS];    /* of each handler; 0: not yet, or no more; -1: it was killed */
+    _Atomic int serving;        /* the handler that holds q_store.lock; 0: none */
+    _Atomic int sweeper;        /* its number; 0: not yet, or no more */
+    uint32_t sweeper_as_holder; /* q_lock_self() of it */
+    _Atomic bool orphaned;      /* the sweeper was killed */
+    struct q_kept *kept;        /* under q_vm_lock */
     size_t nr_kept, room_kept;
 };
 
@@ -175,6 +175,15 @@ long q_cow_pread(int fd, void *to, size_t len, uint64_t at);
  * on a stack of ours, which is kept in *stack. 0 or an errno.
  */
 int q_cow_thread(char **stack, void *(*run)(void *), void *arg);
+
+/*
+ * engine.c: wait while *word is that, but not long: who would change it may
+ * have been killed, and where that takes too long (-ETIMEDOUT) one looks.
+ */
+long q_cow_wait(_Atomic uint32_t *word, uint32_t is);
+
+/* engine.c: a millisecond. */
+void q_cow_nap(void);
 
 /* fault.c: the handler's loop. It ends where the descriptor is no good any more. */
 void q_cow_serve(int fd, unsigned place);

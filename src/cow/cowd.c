@@ -424,12 +424,30 @@ static void serve(const struct uffd_msg *m)
         serve_aside(page);
 }
 
+/* Wait for something to read, and meanwhile get rid of what there is to get rid of. */
+static void unmap_meanwhile(int fd)
+{
+    struct pollfd ready = {.fd = fd, .events = POLLIN};
+    struct timespec pause = {.tv_nsec = UNMAP_PAUSE_NS};
+
+    if (!q_cowd_any_litter())
+        return;
+    q_uffd_set_blocking(fd, false);
+    while (q_cowd_any_litter() &&
+           q_arch_syscall6(SYS_ppoll, (long)&ready, 1, (long)&pause, 0, 0, 0) == 0) {
+        pause.tv_nsec = UNMAP_PAUSE_NS; /* the kernel writes what remains */
+        q_cowd_unmap_a_little();
+    }
+    q_uffd_set_blocking(fd, !q_cowd_any_litter()); /* a message may be gone when it is read */
+}
+
 void *q_cowd_thread(void *arg)
 {
-    struct pollfd ready = {.events = POLLIN};
-    struct timespec pause = {.tv_nsec = UNMAP_PAUSE_NS};
     struct uffd_msg m[BATCH] = {0};
 
+    /* Before what may kill it, for who waits for it. */
+    atomic_store_explicit(&q_cowd.tid, (int)q_arch_syscall6(SYS_gettid, 0, 0, 0, 0, 0, 0),
+                          memory_order_relaxed);
     q_arch_syscall6(SYS_prctl, PR_SET_NAME, (long)"quire-cowd", 0, 0, 0, 0);
     /* Writers wait while it is preempted. Without the right to ask it stays as the others are. */
     q_arch_syscall6(SYS_setpriority, PRIO_PROCESS, 0, NICE, 0, 0, 0);
@@ -438,15 +456,9 @@ void *q_cowd_thread(void *arg)
         q_helper_end();
         return arg;
     }
-    ready.fd = q_cowd.uffd.fd;
     for (;;) {
-        if (q_cowd_any_litter() &&
-            q_arch_syscall6(SYS_ppoll, (long)&ready, 1, (long)&pause, 0, 0, 0) == 0) {
-            pause.tv_nsec = UNMAP_PAUSE_NS; /* the kernel writes what remains */
-            q_cowd_unmap_a_little();
-            continue;
-        }
-        long n = q_arch_syscall6(SYS_read, ready.fd, (long)m, sizeof(m), 0, 0, 0);
+        unmap_meanwhile(q_cowd.uffd.fd);
+        long n = q_arch_syscall6(SYS_read, q_cowd.uffd.fd, (long)m, sizeof(m), 0, 0, 0);
         for (long i = 0; i < n / (long)sizeof(m[0]); i++)
             serve(&m[i]);
     }

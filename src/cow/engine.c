@@ -19,6 +19,7 @@
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <time.h>
 
 #include "base/helper.h"
 #include "base/msg.h"
@@ -29,6 +30,7 @@
 #include "zone/memmap.h"
 
 #define NICE (-10)
+#define WAIT_NS 100000000
 #define STACK_BYTES ((size_t)256 << 10)
 /* Places among the stacks, after the handlers. */
 #define KEEPER Q_MAX_HANDLERS
@@ -86,8 +88,8 @@ enum { STAY, BEGIN, LEAVE };
 static _Atomic uint32_t order;
 static _Atomic uint32_t nr_left;
 
-/* False: too few threads could be made, and this one is to end. */
-static bool ready(bool own_table)
+/* False: too few threads could be made, and this one is to end. *tid is its number. */
+static bool ready(bool own_table, _Atomic int *tid)
 {
     /* Relaxed, all: see wait_for(). */
     atomic_fetch_add_explicit(&q_cow.nr_ready, 1, memory_order_relaxed);
@@ -98,25 +100,30 @@ static bool ready(bool own_table)
         return true;
     if (own_table)
         q_arch_syscall6(SYS_close, q_cow.uffd.fd, 0, 0, 0, 0, 0);
+    atomic_store_explicit(tid, 0, memory_order_relaxed); /* it was not killed */
     atomic_fetch_add_explicit(&nr_left, 1, memory_order_relaxed);
     q_futex(&nr_left, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1);
     return false;
+}
+
+/* Before what may kill it, for who waits for it; the keeper begins after that. */
+static void say_number(_Atomic int *tid)
+{
+    atomic_store_explicit(tid, (int)q_arch_syscall6(SYS_gettid, 0, 0, 0, 0, 0, 0),
+                          memory_order_relaxed);
 }
 
 static void *handler(void *arg)
 {
     unsigned place = (unsigned)(uintptr_t)arg;
 
+    say_number(&q_cow.tid[place]);
     if (q_topology.nr_cpus <= Q_MAX_HANDLERS)
         stay_on(place % q_topology.nr_cpus);
     q_arch_syscall6(SYS_prctl, PR_SET_NAME, (long)"quire-snapshot", 0, 0, 0, 0);
     hurry();
     q_helper_begin();
-    bool own = have_own_table();
-    /* Relaxed: a number for the keeper. */
-    atomic_store_explicit(&q_cow.tid[place], (int)q_arch_syscall6(SYS_gettid, 0, 0, 0, 0, 0, 0),
-                          memory_order_relaxed);
-    if (ready(own))
+    if (ready(have_own_table(), &q_cow.tid[place]))
         q_cow_serve(q_cow.uffd.fd, place);
     q_helper_end();
     return arg;
@@ -124,15 +131,12 @@ static void *handler(void *arg)
 
 static void *sweeper(void *arg)
 {
+    say_number(&q_cow.sweeper);
     q_arch_syscall6(SYS_prctl, PR_SET_NAME, (long)"quire-sweeper", 0, 0, 0, 0);
     hurry();
     q_helper_begin();
-    bool own = have_own_table();
     q_cow.sweeper_as_holder = q_lock_self();
-    /* Relaxed: for the keeper, which begins after this. */
-    atomic_store_explicit(&q_cow.sweeper, (int)q_arch_syscall6(SYS_gettid, 0, 0, 0, 0, 0, 0),
-                          memory_order_relaxed);
-    if (ready(own))
+    if (ready(have_own_table(), &q_cow.sweeper))
         q_sweep_loop();
     atomic_store_explicit(&q_cow.sweeper, 0, memory_order_relaxed);
     q_helper_end();
@@ -207,13 +211,49 @@ static int start_thread(unsigned place)
     return q_cow_thread(&stacks[place], run, (void *)(uintptr_t)place);
 }
 
-static void wait_for(_Atomic uint32_t *count, unsigned nr)
+long q_cow_wait(_Atomic uint32_t *word, uint32_t is)
+{
+    struct timespec most = {.tv_nsec = WAIT_NS};
+
+    return q_arch_syscall6(SYS_futex, (long)word, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, (long)is,
+                           (long)&most, 0, 0);
+}
+
+void q_cow_nap(void)
+{
+    struct timespec ms = {.tv_nsec = 1000000};
+
+    q_arch_syscall6(SYS_nanosleep, (long)&ms, 0, 0, 0, 0, 0);
+}
+
+/* Relaxed: the number of a thread, which counts only where it is gone. */
+static bool was_killed(_Atomic int *tid)
+{
+    int nr = atomic_load_explicit(tid, memory_order_relaxed);
+
+    return nr > 0 && q_helper_is_gone(nr);
+}
+
+/* Of the sweeper and nr handlers. */
+static unsigned count_killed(unsigned nr)
+{
+    unsigned killed = was_killed(&q_cow.sweeper);
+
+    for (unsigned place = 0; place < nr; place++)
+        killed += was_killed(&q_cow.tid[place]);
+    return killed;
+}
+
+/* Until the sweeper and nr handlers have counted. False: some were killed (a seccomp filter), the others have. */
+static bool wait_for(_Atomic uint32_t *count, unsigned nr)
 {
     uint32_t now;
 
     /* Relaxed: what they did before are system calls. */
-    while ((now = atomic_load_explicit(count, memory_order_relaxed)) < nr)
-        q_futex(count, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, now);
+    while ((now = atomic_load_explicit(count, memory_order_relaxed)) < nr + 1)
+        if (q_cow_wait(count, now) == -ETIMEDOUT && now + count_killed(nr) >= nr + 1)
+            return false;
+    return true;
 }
 
 static void give_order(uint32_t what)
@@ -229,13 +269,16 @@ static void give_order(uint32_t what)
 static void dismiss(unsigned nr)
 {
     give_order(LEAVE);
-    wait_for(&nr_left, nr + 1);
+    wait_for(&nr_left, nr);
     stacks[SWEEPER] = NULL;
     for (unsigned place = 0; place < nr; place++)
         stacks[place] = NULL;
 }
 
-/* 0 where there are as many as it needs: two handlers, of which one reads while the other serves. */
+/*
+ * 0 where there are as many as it needs: two handlers, of which one reads while the other serves.
+ * EPERM: what they do at their beginning kills them.
+ */
 static int start_threads(void)
 {
     unsigned nr = 0, want = (unsigned)q_min(q_max(q_topology.nr_cpus, 2), Q_MAX_HANDLERS);
@@ -257,14 +300,14 @@ static int start_threads(void)
      * Until each has a table of its own: a program that closed the descriptor
      * before would take the protection away without anybody noticing.
      */
-    wait_for(&q_cow.nr_ready, nr + 1);
-    if (nr < 2) {
+    bool all = wait_for(&q_cow.nr_ready, nr);
+    if (!all || nr < 2) {
         dismiss(nr);
-        return error;
+        return all ? error : EPERM;
     }
     give_order(BEGIN);
     q_cow.nr_handlers = nr;
-    q_cow.keeper = start_thread(KEEPER) == 0; /* a comfort: it goes without */
+    start_thread(KEEPER); /* a comfort: it goes without */
     return 0;
 }
 
@@ -311,6 +354,9 @@ int q_cow_start(const char **why)
         return refuse(EPERM, "the heap is registered with another userfaultfd", why);
     q_cow.pid = q_getpid(); /* the handler reads it */
     int error = start_threads();
+    if (error == EPERM) /* once, and for ever */
+        return refuse(error, "the threads that serve first writes are killed (a seccomp filter)",
+                      why);
     if (error != 0) {
         q_cow.pid = 0;
         return refuse(error, "no thread can be made to serve first writes", why);

@@ -317,27 +317,31 @@ static void post(unsigned place, const struct uffd_msg *m)
         q_uffd_wake(&q_cow.uffd, page, q_page_size()); /* it asks again */
 }
 
-/* Whether there is something to read; if not, a little later. */
-static bool readable(int fd)
+/*
+ * Where reading does not wait, as the keeper wants it: until there is something
+ * to read. Without a sweeper, what somebody who holds the lock has left is come
+ * back to: where anything is, not for long.
+ */
+static void wait_for_more(int fd)
 {
     struct pollfd p = {.fd = fd, .events = POLLIN};
     struct timespec little = {.tv_nsec = 1000000};
 
-    return q_arch_syscall6(SYS_ppoll, (long)&p, 1, (long)&little, 0, 0, 0) != 0;
+    q_uffd_set_blocking(fd, false);
+    q_arch_syscall6(SYS_ppoll, (long)&p, 1, q_cow_orphaned() && q_inbox_any() ? (long)&little : 0,
+                    0, 0, 0);
 }
 
 void q_cow_serve(int fd, unsigned place)
 {
     struct uffd_msg m[BATCH] = {0};
     int tid = (int)q_arch_syscall6(SYS_gettid, 0, 0, 0, 0, 0, 0);
+    long n = 0;
 
     for (unsigned failed = 0; failed < TRIES;) {
-        /* What somebody who holds the lock has left is seen to by the sweeper. */
-        if (q_cow_orphaned() && q_inbox_any() && !readable(fd)) {
-            serve_all(tid);
-            continue;
-        }
-        long n = q_arch_syscall6(SYS_read, fd, (long)m, sizeof(m), 0, 0, 0);
+        if (q_cow_orphaned() || n == -EAGAIN)
+            wait_for_more(fd);
+        n = q_arch_syscall6(SYS_read, fd, (long)m, sizeof(m), 0, 0, 0);
 
         for (long i = 0; i < n / (long)sizeof(m[0]); i++)
             post(place, &m[i]);
@@ -349,6 +353,8 @@ void q_cow_serve(int fd, unsigned place)
     }
     /* At once, while the others still hold the descriptor: without any all pages would be open. */
     q_lock(&q_store.lock);
+    atomic_store_explicit(&q_cow.serving, tid, memory_order_relaxed); /* as in serve_all() */
     q_cow_lose(EIO);
+    atomic_store_explicit(&q_cow.serving, 0, memory_order_relaxed);
     q_store_unlock();
 }

@@ -23,9 +23,9 @@
  * dies with that lock held leaves it to this thread, also while this thread
  * waits for it: lock_store().
  */
-#include <fcntl.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/uio.h>
 #include <time.h>
 
 #include "base/helper.h"
@@ -41,11 +41,6 @@ static struct {
     bool holder_gone; /* one of them held q_store.lock */
 } seen;
 
-static bool is_gone(int tid)
-{
-    return q_arch_syscall6(SYS_tgkill, q_cow.pid, tid, 0, 0, 0, 0) == -ESRCH;
-}
-
 static void look_for_handlers(void)
 {
     seen.handlers = q_cow.nr_handlers;
@@ -53,7 +48,7 @@ static void look_for_handlers(void)
         /* Relaxed throughout: numbers of threads, which stay what they are. */
         int tid = atomic_load_explicit(&q_cow.tid[i], memory_order_relaxed);
 
-        if (tid > 0 && is_gone(tid)) {
+        if (tid > 0 && q_helper_is_gone(tid)) {
             seen.handler_gone = true;
             seen.holder_gone |= atomic_load_explicit(&q_cow.serving, memory_order_relaxed) == tid;
             atomic_store_explicit(&q_cow.tid[i], -1, memory_order_relaxed);
@@ -66,7 +61,7 @@ static void look_for_sweeper(void)
 {
     int tid = atomic_load_explicit(&q_cow.sweeper, memory_order_relaxed);
 
-    if (tid <= 0 || !is_gone(tid) || q_cow.uffd.fd < 0)
+    if (tid <= 0 || !q_helper_is_gone(tid) || q_cow.uffd.fd < 0)
         return;
     atomic_store_explicit(&q_cow.sweeper, 0, memory_order_relaxed);
     seen.sweeper_gone = true;
@@ -79,11 +74,22 @@ static void look(void)
     look_for_sweeper();
 }
 
-static void nap(void)
+/*
+ * Who moves protected memory (the sweeper, or a cut, with q_store.lock held)
+ * waits until that is read from userfaultfd, and others until it is moved. Who
+ * would have read it may be gone. What else is read here is asked for again, as
+ * all are woken in the end. Not by read(2): what may kill the handlers must
+ * leave the keeper.
+ */
+static bool read_for_them(void)
 {
-    struct timespec ms = {.tv_nsec = 1000000};
+    struct uffd_msg m;
+    struct iovec to = {&m, sizeof(m)};
 
-    q_arch_syscall6(SYS_nanosleep, (long)&ms, 0, 0, 0, 0, 0);
+    if (!q_uffd_ours(&q_cow.uffd))
+        return false;
+    q_uffd_set_blocking(q_cow.uffd.fd, false);
+    return q_arch_syscall6(SYS_readv, q_cow.uffd.fd, (long)&to, 1, 0, 0, 0) > 0;
 }
 
 /*
@@ -93,7 +99,8 @@ static void nap(void)
 static void lock_store(void)
 {
     while (!seen.holder_gone && !q_trylock(&q_store.lock)) {
-        nap();
+        if (!read_for_them())
+            q_cow_nap();
         look();
     }
     if (!seen.holder_gone)
@@ -115,23 +122,17 @@ static void lose_sweeper(void)
     q_uffd_wake_all(&q_cow.uffd); /* what it would have seen to is asked for again */
 }
 
-/*
- * What is away must come back before the descriptor goes, or it would read as
- * zeroes; and each piece that does waits until its event is read.
- */
+/* What is away must come back before the descriptor goes, or it would read as zeroes. */
 static void let_sweep_finish(void)
 {
-    struct uffd_msg m;
-
-    q_arch_syscall6(SYS_fcntl, q_cow.uffd.fd, F_SETFL, O_NONBLOCK, 0, 0, 0);
     while (q_sweep_pending()) {
         look_for_sweeper();
         if (seen.sweeper_gone)
             lose_sweeper();
         if (q_cow_orphaned())
             q_sweep_inherit();
-        if (q_arch_syscall6(SYS_read, q_cow.uffd.fd, (long)&m, sizeof(m), 0, 0, 0) <= 0)
-            nap();
+        if (!read_for_them())
+            q_cow_nap();
     }
 }
 

@@ -1,14 +1,17 @@
 /*
- * own.c - the thread that writes does itself what a handler would do for it.
+ * own.c - threads of the program's that hold q_store.lock, and what a writer does for itself.
  *
- * It then holds q_store.lock, on whatever stack it has. That may lie in the
- * heap, and whoever holds that lock must not write to what is protected. So:
+ * They hold it on whatever stack they have. That may lie in the heap, and
+ * whoever holds that lock must not write to what is protected. So:
  *
  *   count of cuts -> stack opened by writing -> lock -> still as many? -> go on
  *
  * Where the last answer is no, a cut came between and protected the stack
  * anew. Between taking the lock and that answer nothing is written, and from
  * then on only to q_own_run()'s own frame and below.
+ *
+ * The handlers, the sweeper and the keeper have stacks of ours, and need none of
+ * this; restore.c has looked at its own before.
  */
 #include "cow/own.h"
 
@@ -110,6 +113,9 @@ static uintptr_t step(uintptr_t at, uintptr_t end)
 
 static Q_NOINLINE void touch(uintptr_t at, uintptr_t end)
 {
+    /* A child that ran no fork handlers: the descriptor is its parent's still, whose memory it would open. */
+    if (q_cow.pid != 0 && q_cow.pid != q_getpid())
+        return;
     q_store_populate();
     while (at < end) {
         if (is_open(at)) {

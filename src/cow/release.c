@@ -7,6 +7,7 @@
  */
 #include "cow/cow.h"
 #include "cow/inbox.h"
+#include "cow/own.h"
 #include "cow/sigbus.h"
 #include "slab/heap.h"
 #include "zone/fork.h"
@@ -16,17 +17,6 @@
 
 #define UNPROTECT_BYTES                                                                            \
     ((size_t)32 << 20) /* at once, so that nobody waits long for the address space */
-
-/* All locks of src/zone and q_store.lock held. */
-static void unlink_live(struct quire_snapshot *s)
-{
-    for (struct quire_snapshot **at = &q_cow.live; *at != NULL; at = &(*at)->older) {
-        if (*at == s) {
-            *at = s->older;
-            return;
-        }
-    }
-}
 
 bool q_cow_any_live(void)
 {
@@ -95,6 +85,22 @@ void q_cow_unmap_kept(void)
     }
 }
 
+/* Whether it was the last. All locks of src/zone and q_store.lock held. */
+static uintptr_t unlink_live(uintptr_t snapshot, uintptr_t unused)
+{
+    struct quire_snapshot **at = &q_cow.live;
+
+    while (*at != NULL && *at != (struct quire_snapshot *)snapshot)
+        at = &(*at)->older;
+    if (*at != NULL)
+        *at = (*at)->older;
+    if (q_cow_any_live())
+        return false;
+    q_store_reset();
+    atomic_store_explicit(&q_holder, NULL, memory_order_relaxed);
+    return true;
+}
+
 static bool left_some; /* pages that another had protected than those that still live */
 
 /* api_lock held, signals blocked. */
@@ -103,14 +109,7 @@ static void release_protected(struct quire_snapshot *s)
     uint32_t epoch[Q_MAX_PRUNED];
 
     q_zone_fork_prepare(true);
-    q_lock(&q_store.lock);
-    unlink_live(s);
-    bool last = !q_cow_any_live();
-    if (last) {
-        q_store_reset();
-        atomic_store_explicit(&q_holder, NULL, memory_order_relaxed);
-    }
-    q_store_unlock();
+    bool last = q_own_run(unlink_live, (uintptr_t)s, 0) != 0;
     q_zone_fork_parent();
     if (last) {
         if (q_cow_error(s) == 0)
@@ -241,7 +240,8 @@ void q_cow_fork_child(void)
     /* The descriptor serves the parent's memory; the handler did not come along. */
     q_uffd_close(&q_cow.uffd);
     q_bus_fork_child();
-    if (q_cow.pid == 0)
+    /* Without handlers there may be snapshots whose writers save pages themselves. */
+    if (q_cow.pid == 0 && !atomic_load_explicit(&q_cow.guarding, memory_order_relaxed))
         return;
     q_cow.pid = 0;
     q_cow.window_registered = false;

@@ -9,9 +9,9 @@
 
 #include <fcntl.h>
 #include <sched.h>
-#include <sys/stat.h>
 #include <sys/uio.h>
 
+#include "base/helper.h"
 #include "base/msg.h"
 #include "base/opt.h"
 #include "cow/cow.h"
@@ -236,19 +236,21 @@ bool q_cowd_open(void)
 
 /* --- the beginning ----------------------------------------------------------------------------- */
 
-static bool alone(void)
-{
-    struct stat st;
-
-    return stat("/proc/self/task", &st) == 0 && st.st_nlink == 3;
-}
-
 /* Then a page that cannot be had is SIGBUS, where malloc could have said no. */
 static bool strict_overcommit(void)
 {
     char text[16];
 
     return q_read_file("/proc/sys/vm/overcommit_memory", text, sizeof(text)) > 0 && text[0] == '2';
+}
+
+static bool cowd_was_killed(void)
+{
+    int tid = atomic_load_explicit(&q_cowd.tid, memory_order_relaxed);
+
+    /* It may have ended by itself, having said why not. */
+    return tid > 0 && q_helper_is_gone(tid) &&
+           atomic_load_explicit(&q_cowd.started, memory_order_relaxed) == 0;
 }
 
 static const char *start(void)
@@ -260,7 +262,7 @@ static const char *start(void)
         return "the heap is in the sparse memory model";
     if (strict_overcommit())
         return "vm.overcommit_memory is 2";
-    if (!alone())
+    if (q_count_threads() != 1)
         return "the program had threads before the library started";
     q_share.sharers = (struct q_sharers *)q_arch_syscall6(
         SYS_mmap, 0, (long)q_align_up(sizeof(struct q_sharers), q_page_size()),
@@ -272,7 +274,8 @@ static const char *start(void)
     if (q_cow_thread(&stack, q_cowd_thread, NULL) != 0)
         return "no thread can be made";
     while ((started = atomic_load_explicit(&q_cowd.started, memory_order_acquire)) == 0)
-        q_futex(&q_cowd.started, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 0);
+        if (q_cow_wait(&q_cowd.started, 0) == -ETIMEDOUT && cowd_was_killed())
+            return "the thread that serves it is killed (a seccomp filter)";
     return started == 1 ? NULL : q_share.why_not;
 }
 

@@ -167,6 +167,7 @@ struct q_cowd {
     char *doorbell;
     struct q_request request;
     _Atomic uint32_t started; /* 0: not yet; 1: yes; 2: refused */
+    _Atomic int tid;          /* 0: not yet */
 };
 extern struct q_cowd q_cowd;
 void *q_cowd_thread(void *arg);

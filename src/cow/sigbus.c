@@ -2,7 +2,6 @@
 #include "cow/sigbus.h"
 
 #include <signal.h>
-#include <time.h>
 
 #include "cow/cow.h"
 #include "cow/own.h"
@@ -23,12 +22,10 @@ static _Atomic bool helpless;   /* writers wait for the sweeper */
 /* The program has closed the descriptors: the sweeper opens everything, by its own. */
 static void ask_sweeper(void)
 {
-    struct timespec ms = {.tv_nsec = 1000000};
-
     /* Release: pairs with q_bus_hold(). */
     atomic_store_explicit(&helpless, true, memory_order_release);
     q_sweep_ring();
-    q_arch_syscall6(SYS_nanosleep, (long)&ms, 0, 0, 0, 0, 0);
+    q_cow_nap();
 }
 
 enum { OURS = 1, SAVED = 2 };
@@ -337,6 +334,7 @@ static uintptr_t change(uintptr_t at, uintptr_t bytes_and_ours)
 
 static void hook(void *p, size_t bytes, bool ours)
 {
+    q_cow_meet_child(); /* the main descriptor is the parent's, and changes its memory */
     do
         q_sweep_finish();
     while (q_bus_run(change, (uintptr_t)p, bytes | ours) != 0);

@@ -3,6 +3,7 @@
 
 #include <sys/sysinfo.h>
 
+#include "cow/own.h"
 #include "zone/memmap.h"
 
 #define DIR_SIZE (1u << 17) /* leaves: 256 GiB of heap written while snapshots live */
@@ -255,14 +256,18 @@ static void prune_page(_Atomic uint32_t *link, const uint32_t *live, size_t nr)
     }
 }
 
+struct epochs {
+    const uint32_t *at;
+    size_t nr;
+};
+
 /* Pages [first, end) of a leaf. */
-static void prune_leaf(struct q_leaf *leaf, unsigned first, unsigned end, const uint32_t *live,
-                       size_t nr)
+static void prune_leaf(struct q_leaf *leaf, unsigned first, unsigned end, const struct epochs *live)
 {
     atomic_fetch_add_explicit(&q_store.shuffle, 1, memory_order_relaxed);
     atomic_thread_fence(memory_order_release); /* the odd number before the changes */
     for (unsigned i = first; i < end; i++)
-        prune_page(&leaf->head[i], live, nr);
+        prune_page(&leaf->head[i], live->at, live->nr);
     /* Release: the changes before the even number. */
     atomic_fetch_add_explicit(&q_store.shuffle, 1, memory_order_release);
 }
@@ -270,27 +275,32 @@ static void prune_leaf(struct q_leaf *leaf, unsigned first, unsigned end, const 
 void q_store_prune_pages(uintptr_t from, uintptr_t to, const uint32_t *live, size_t nr)
 {
     struct q_leaf *leaf = q_store_leaf(from, false);
+    struct epochs epochs = {live, nr};
 
     if (leaf != NULL && q_store_alive(leaf))
         prune_leaf(leaf, q_leaf_index(leaf, from), (unsigned)((to - leaf->base) >> q_page_shift),
-                   live, nr);
+                   &epochs);
+}
+
+static uintptr_t prune_all_of(uintptr_t of, uintptr_t epochs)
+{
+    struct q_leaf *leaf = (struct q_leaf *)of;
+
+    /* Meanwhile all may have been lost, and the slots be somebody else's. */
+    if (q_store_alive(leaf))
+        prune_leaf(leaf, 0, Q_LEAF_PAGES, (const struct epochs *)epochs);
+    return 0;
 }
 
 void q_store_prune(const uint32_t *live, size_t nr)
 {
+    struct epochs epochs = {live, nr};
+
     for (size_t at = 0; at < DIR_SIZE; at++) {
         struct q_leaf *leaf = atomic_load_explicit(&dir[at], memory_order_acquire);
 
-        if (leaf == NULL || !q_store_alive(leaf))
-            continue;
-        q_lock(&q_store.lock);
-        /* Meanwhile all may have been lost, and the slots be somebody else's. */
-        if (!q_store_alive(leaf)) {
-            q_store_unlock();
-            continue;
-        }
-        prune_leaf(leaf, 0, Q_LEAF_PAGES, live, nr);
-        q_store_unlock();
+        if (leaf != NULL && q_store_alive(leaf))
+            q_own_run(prune_all_of, (uintptr_t)leaf, (uintptr_t)&epochs);
     }
 }
 
@@ -342,16 +352,20 @@ void q_store_shrink(void)
     q_store.populated = keep;
 }
 
-void q_store_resize(void)
+static uintptr_t give_pool_up(uintptr_t unused, uintptr_t either)
 {
-    q_lock(&q_store.lock);
     if (q_store.pool != NULL) {
         q_munmap(q_store.pool, (size_t)q_store.nr_slots << q_page_shift);
         q_munmap(q_store.version,
                  q_align_up(q_store.nr_slots * sizeof(struct q_version), q_page_size()));
     }
     q_store.pool = NULL;
-    q_store_unlock();
+    return 0;
+}
+
+void q_store_resize(void)
+{
+    q_own_run(give_pool_up, 0, 0);
 }
 
 /* Caught in the middle of anything: what it may have left half done is emptied or left behind. */

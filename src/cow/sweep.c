@@ -1,8 +1,6 @@
 /* sweep.c - see sweep.h. */
 #include "cow/sweep.h"
 
-#include <time.h>
-
 #include "cow/cow.h"
 #include "cow/sigbus.h"
 #include "numa/topology.h"
@@ -263,13 +261,6 @@ static void lose_all(void)
     q_signals_restore(mask);
 }
 
-static void nap(void)
-{
-    struct timespec ms = {.tv_nsec = 1000000};
-
-    q_arch_syscall6(SYS_nanosleep, (long)&ms, 0, 0, 0, 0, 0);
-}
-
 static bool move_back(uintptr_t from, uintptr_t at)
 {
     for (unsigned i = 0; i < TRIES; i++) {
@@ -337,7 +328,7 @@ static void bring_back(size_t piece, bool sweeper)
             atomic_store_explicit(&in_hand, 0, memory_order_relaxed);
         else
             q_sweep_ring();
-        nap();
+        q_cow_nap();
         return;
     }
     came_back(piece, sweeper);
@@ -446,6 +437,7 @@ void q_sweep_finish(void)
 {
     if (!q_sweep_pending())
         return;
+    q_cow_meet_child(); /* what is away is its parent's */
     /* A signal handler that forks would wait for the piece that it interrupted. */
     uint64_t mask = q_signals_block();
     if (q_uffd_ours(&q_cow.uffd))

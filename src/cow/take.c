@@ -3,6 +3,7 @@
 #include <time.h>
 
 #include "cow/cow.h"
+#include "cow/own.h"
 #include "cow/share.h"
 #include "cow/sigbus.h"
 #include "slab/arena.h"
@@ -117,9 +118,9 @@ static void unlock_zones(struct quire_snapshot *s)
 
 /*
  * The lock of the heap that this is a snapshot of, if any; those of object
- * caches, so that it shows them whole (objects.c); all locks of src/zone, with no mapping on its way between two addresses;
- * and that of forks, where this is to be one. It comes before the others, so
- * it is only tried.
+ * caches, so that it shows them whole (objects.c); all locks of src/zone,
+ * with no mapping on its way between two addresses; and that of forks, where
+ * this is to be one. It comes before the others, so it is only tried.
  */
 static bool lock_zones(struct quire_snapshot *s, bool fork_too)
 {
@@ -230,20 +231,17 @@ static int prepare(struct quire_snapshot *s)
     return error != 0 ? error : touch_ranges(guarded);
 }
 
-/* Zone locks held, signals blocked. */
-static int cut(struct quire_snapshot *s, bool lazy)
+/* Zone locks and q_store.lock held, signals blocked. 0 or an errno. */
+static uintptr_t cut_now(uintptr_t snapshot, uintptr_t lazy)
 {
-    int error = prepare(s);
-
-    if (error != 0)
-        return error;
-    q_lock(&q_store.lock);
+    struct quire_snapshot *s = (struct quire_snapshot *)snapshot;
     uint64_t t = q_clock_fine();
+
     s->epoch = ++q_cow.epoch;
     /* Relaxed: see quire_snapshot_touch(). */
     atomic_store_explicit(&q_cow.guarding, true, memory_order_relaxed);
     s->moved_bytes = lazy ? q_sweep_cut() : 0;
-    error = protect(q_cow_guarded(s), s->moved_bytes > 0);
+    int error = protect(q_cow_guarded(s), s->moved_bytes > 0);
     q_cow.cuts++;
     if (s->undo != NULL)
         s->undo->opened_at = s->epoch;
@@ -259,7 +257,18 @@ static int cut(struct quire_snapshot *s, bool lazy)
     if (s->moved_bytes > 0)
         q_sweep_publish();
     s->pause_ns = q_clock_fine() - t;
-    q_store_unlock();
+    return (uintptr_t)error;
+}
+
+/* Zone locks held, signals blocked. */
+static int cut(struct quire_snapshot *s, bool lazy)
+{
+    int error = prepare(s);
+
+    if (error != 0)
+        return error;
+    /* This stack is not in it, or that would be refused; but it may be in an earlier one. */
+    error = (int)q_own_run(cut_now, (uintptr_t)s, lazy);
     /* Relaxed: who looks holds one of the locks that are held here. */
     atomic_store_explicit(&q_holder, q_cow.live != NULL ? &holder : NULL, memory_order_relaxed);
     return error;

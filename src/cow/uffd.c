@@ -113,6 +113,11 @@ void q_uffd_close(struct q_uffd *u)
     u->fd = -1;
 }
 
+void q_uffd_set_blocking(int fd, bool on)
+{
+    q_arch_syscall6(SYS_fcntl, fd, F_SETFL, on ? 0 : O_NONBLOCK, 0, 0, 0);
+}
+
 long q_uffd_register(const struct q_uffd *u, uintptr_t start, size_t len, uint64_t mode)
 {
     struct uffdio_register r = {.range = {start, len}, .mode = mode};

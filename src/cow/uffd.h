@@ -33,6 +33,9 @@ void q_uffd_close(struct q_uffd *u);
 /* Whether the number is a userfaultfd still: the program may have closed it, and use it for something else. */
 bool q_uffd_ours(const struct q_uffd *u);
 
+/* Whether reading waits for a message, for all who have it. poll(2) waits only where that does not. */
+void q_uffd_set_blocking(int fd, bool on);
+
 /* mode: UFFDIO_REGISTER_MODE_* */
 long q_uffd_register(const struct q_uffd *u, uintptr_t start, size_t len, uint64_t mode);
 

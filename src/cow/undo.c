@@ -2,10 +2,9 @@
 #include "cow/undo.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
-#include <sys/stat.h>
 
+#include "base/helper.h"
 #include "numa/topology.h"
 #include "slab/arena.h"
 #include "slab/cache.h"
@@ -99,16 +98,6 @@ static void put_piece(char *live, char *at, size_t bytes)
 
 /* --- at the cut ------------------------------------------------------------------------------ */
 
-/* Threads of the process, ours among them; 0: no /proc. One that just ended may still count. */
-static long count_threads(void)
-{
-    struct stat st = {0};
-
-    if (q_arch_syscall6(SYS_newfstatat, AT_FDCWD, (long)"/proc/self/task", (long)&st, 0, 0, 0) != 0)
-        return 0;
-    return (long)st.st_nlink - 2;
-}
-
 static bool any_busy(void)
 {
     for (uint32_t id = 1; id <= q_nr_heaps; id++)
@@ -141,7 +130,7 @@ int q_undo_collect(struct q_undo *u)
         return ENOMEM;
     u->nr_heaps = q_nr_heaps;
     u->movable_changes = q_movable_changes();
-    u->nr_threads = count_threads();
+    u->nr_threads = q_count_threads();
     u->pages_in_use = atomic_load_explicit(&q_pages_in_use, memory_order_relaxed) -
                       atomic_load_explicit(&q_pages_outside, memory_order_relaxed);
     u->pages_carved = atomic_load_explicit(&q_pages_carved, memory_order_relaxed);
@@ -162,7 +151,7 @@ int q_undo_check(const struct q_undo *u)
 {
     const struct q_heap *then = (const struct q_heap *)u->copy;
 
-    if (q_nr_heaps != u->nr_heaps || count_threads() > u->nr_threads || any_busy())
+    if (q_nr_heaps != u->nr_heaps || q_count_threads() > u->nr_threads || any_busy())
         return EBUSY;
     if (q_movable_changes() != u->movable_changes)
         return EBUSY; /* handles are not put back, so their runs must be where they were */

@@ -48,7 +48,7 @@ struct q_undo {
     size_t pages_in_use, pages_carved, vm_changes;
     uint32_t nr_heaps;
     size_t movable_changes;
-    long nr_threads;
+    unsigned nr_threads;
     uint64_t restores, put_back; /* times; pages */
 };
 

@@ -10,6 +10,7 @@
  * lies between the stretches reads as zeroes.
  */
 #include "cow/cow.h"
+#include "cow/own.h"
 
 #ifndef MADV_DONTFORK
 #define MADV_DONTFORK 10
@@ -74,6 +75,27 @@ bool q_view_fault(uintptr_t at)
     return true;
 }
 
+/* q_store.lock held, here and below. */
+static uintptr_t link_view(uintptr_t snapshot, uintptr_t unused)
+{
+    struct quire_snapshot *s = (struct quire_snapshot *)snapshot;
+
+    s->next_view = q_cow.views;
+    q_cow.views = s;
+    return 0;
+}
+
+static uintptr_t unlink_view(uintptr_t snapshot, uintptr_t unused)
+{
+    struct quire_snapshot **at = &q_cow.views;
+
+    while (*at != NULL && *at != (struct quire_snapshot *)snapshot)
+        at = &(*at)->next_view;
+    if (*at != NULL)
+        *at = (*at)->next_view;
+    return 0;
+}
+
 /* api_lock held. 0 or an errno. */
 static int make_view(struct quire_snapshot *s)
 {
@@ -99,10 +121,7 @@ static int make_view(struct quire_snapshot *s)
     s->view_bytes = bytes;
     s->view = map;
     uint64_t mask = q_signals_block();
-    q_lock(&q_store.lock);
-    s->next_view = q_cow.views;
-    q_cow.views = s;
-    q_store_unlock();
+    q_own_run(link_view, (uintptr_t)s, 0);
     q_signals_restore(mask);
     return 0;
 }
@@ -111,14 +130,7 @@ void q_view_end(struct quire_snapshot *s)
 {
     if (s->view == NULL)
         return;
-    q_lock(&q_store.lock);
-    for (struct quire_snapshot **at = &q_cow.views; *at != NULL; at = &(*at)->next_view) {
-        if (*at == s) {
-            *at = s->next_view;
-            break;
-        }
-    }
-    q_store_unlock();
+    q_own_run(unlink_view, (uintptr_t)s, 0);
     q_munmap(s->view_map, s->view_bytes);
     s->view = NULL;
 }

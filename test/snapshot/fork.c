@@ -362,6 +362,36 @@ static void calls_write_too(void)
     end_sharing();
 }
 
+static long address_space_kib(void)
+{
+    FILE *f = fopen("/proc/self/statm", "r");
+    long pages = 0;
+
+    REQUIRE(f != NULL && fscanf(f, "%ld", &pages) == 1);
+    fclose(f);
+    return pages * (sysconf(_SC_PAGESIZE) / 1024);
+}
+
+/* Page tables that were moved aside, and where they lay: also where nobody forks or writes any more. */
+static void what_is_left_goes(void)
+{
+    begin_afresh("what is left of a fork goes");
+    need_sharing();
+    table_make(&table, 5000, 4000);
+    long before = address_space_kib();
+    pid_t pid = child();
+    if (pid == 0)
+        child_end(1);
+    CHECK(conform_child_ok(pid, "child"));
+    long after = address_space_kib();
+    for (int i = 0; i < 1000 && after > before + (100 << 10); i++) {
+        usleep(10000);
+        after = address_space_kib();
+    }
+    CHECK(after <= before + (100 << 10), "%ld kB, then %ld", before, after);
+    end_sharing();
+}
+
 static const struct conform_case cases[] = {
     {"small records under writers", small_records, 120},
     {"pages under writers", page_records, 120},
@@ -372,6 +402,7 @@ static const struct conform_case cases[] = {
     {"children of children", children_of_children, 120},
     {"exec, exit, crash", leave_no_trace, 60},
     {"system calls write", calls_write_too, 60},
+    {"what is left of a fork goes", what_is_left_goes, 60},
 };
 
 int main(int argc, char **argv)

@@ -5,37 +5,82 @@
 #include <dirent.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 
 #include "filter.h"
+#include "quire/fork.h"
 #include "steps.h"
 
 enum { PAGE = 4096, BYTES = 1 << 20 };
 
 static _Atomic bool told;
 
-/* Every thread that makes this system call is killed by it, alone. */
+/* The number of userfaultfd; -1: there is none. */
+static int handlers_descriptor(void)
+{
+    char path[32], what[64];
+
+    for (int fd = 0; fd < 64; fd++) {
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+        ssize_t n = readlink(path, what, sizeof(what) - 1);
+        what[n > 0 ? n : 0] = 0;
+        if (strstr(what, "[userfaultfd]") != NULL)
+            return fd;
+    }
+    return -1;
+}
+
+/* Every thread that makes this system call is killed by it, alone; by read(2) of that descriptor only. */
 static void kill_at(unsigned nr)
 {
-    if (!filter_call(nr, 0, 0, SECCOMP_RET_KILL_THREAD))
+    int fd = nr == SYS_read ? handlers_descriptor() : 0;
+
+    REQUIRE(fd >= 0);
+    if (!filter_call(nr, nr == SYS_read, (uint32_t)fd, SECCOMP_RET_KILL_THREAD))
         conform_skip("no seccomp filters here");
 }
 
-/* A sandbox that kills the handlers, one at each first write. */
-static void handlers_killed(void)
+/* Run fn for each system call of a table, in a child of its own; that its main thread is not killed, too. */
+static void for_each_call(const unsigned *nr, size_t count, void (*fn)(unsigned nr))
+{
+    _Atomic bool *done =
+        mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    char what[32];
+
+    REQUIRE(done != MAP_FAILED);
+    for (size_t i = 0; i < count; i++) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL); /* signals may be blocked for ever */
+            fn(nr[i]);
+            *done = true;
+            conform_end();
+        }
+        snprintf(what, sizeof(what), "system call %u", nr[i]);
+        CHECK(conform_child_ok(pid, what) && *done, "system call %u", nr[i]);
+        *done = false;
+    }
+}
+
+/* A sandbox that kills the handlers, one at each first write, or at what comes after it; or the keeper. */
+static void one_call_kills(unsigned nr)
 {
     char *p = malloc(BYTES), c;
 
     memset(p, 1, BYTES);
     quire_snapshot_t *s = take_protected();
     memset(p, 2, PAGE);
-    kill_at(SYS_process_vm_writev);
+    kill_at(nr);
     memset(p, 3, BYTES); /* waits until it is noticed, and goes on */
     CHECK(p[BYTES - 1] == 3);
     errno = 0;
-    CHECK(quire_snapshot_read(s, p, &c, 1) == -1 && errno == EIO, "errno %d", errno);
+    bool shows = quire_snapshot_read(s, p, &c, 1) == 1;
+    CHECK(shows ? nr != SYS_process_vm_writev && c == 1 : errno == EIO, "errno %d", errno);
     for (int i = 0; i < 10; i++) {
         quire_snapshot_t *next = take(0);
         memset(p, 4 + i, BYTES);
@@ -49,12 +94,20 @@ static void handlers_killed(void)
     free(p);
 }
 
-static void killed_while_lazy(void)
+static void handlers_killed(void)
+{
+    static const unsigned nr[] = {SYS_process_vm_writev, SYS_read,  SYS_readv, SYS_ppoll,
+                                  SYS_nanosleep,         SYS_tgkill};
+
+    for_each_call(nr, COUNT_OF(nr), one_call_kills);
+}
+
+static void one_call_kills_lazily(unsigned nr)
 {
     char **block = many_blocks(), c;
 
     take_protected();
-    kill_at(SYS_process_vm_writev);
+    kill_at(nr);
     for (int round = 0; round < 3; round++) {
         quire_snapshot_t *s = take(QUIRE_SNAPSHOT_LAZY);
         for (int i = 0; i < MANY_BLOCKS; i++)
@@ -64,6 +117,64 @@ static void killed_while_lazy(void)
         CHECK(quire_snapshot_release(s) == 0);
     }
     check_many_blocks(block);
+}
+
+static void killed_while_lazy(void)
+{
+    static const unsigned nr[] = {SYS_process_vm_writev, SYS_read};
+
+    for_each_call(nr, COUNT_OF(nr), one_call_kills_lazily);
+}
+
+/* What our threads do at their beginning: there are no snapshots by protection then. */
+static void one_call_kills_at_once(unsigned nr)
+{
+    char *p = malloc(BYTES), c;
+
+    memset(p, 1, BYTES);
+    kill_at(nr);
+    for (int round = 0; round < 3; round++) {
+        quire_snapshot_t *s = take(0);
+        memset(p, 2 + round, BYTES);
+        CHECK(quire_snapshot_read(s, p, &c, 1) == 1 && c == 1 + round);
+        CHECK(quire_snapshot_release(s) == 0);
+    }
+}
+
+static void killed_at_once(void)
+{
+    static const unsigned nr[] = {SYS_setpriority, SYS_sched_setaffinity, SYS_unshare};
+
+    quire_snapshot_release(take_protected());
+    for_each_call(nr, COUNT_OF(nr), one_call_kills_at_once);
+}
+
+/* With fork:shared, before the program begins: it goes without. */
+static void nothing(void)
+{
+    struct quire_fork_stat st;
+    char *p = malloc(BYTES);
+
+    memset(p, 1, BYTES);
+    free(p);
+    _exit(quire_fork_stat(&st) != 0 || st.method != QUIRE_FORK_COPY);
+}
+
+static void cowd_killed(void)
+{
+    static const unsigned nr[] = {SYS_setpriority, SYS_unshare, SYS_close_range, SYS_memfd_create};
+
+    for (size_t i = 0; i < COUNT_OF(nr); i++) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            kill_at(nr[i]);
+            setenv("QUIRE_CONF", "fork:shared", 1);
+            execl("/proc/self/exe", "killed", "nothing", (char *)NULL);
+            _exit(1);
+        }
+        CHECK(conform_child_ok(pid, "with fork:shared"));
+    }
 }
 
 /* Call fn for each thread of this process: number and name. */
@@ -84,10 +195,11 @@ static void for_each_thread(void (*fn)(int tid, const char *name))
     closedir(d);
 }
 
-static int keeper, sweeper;
+static int keeper, sweeper, nr_handlers;
 
 static void find(int tid, const char *name)
 {
+    nr_handlers += strncmp(name, "quire-snapshot", 14) == 0;
     if (strncmp(name, "quire-keeper", 12) == 0)
         keeper = tid;
     if (strncmp(name, "quire-sweeper", 13) == 0)
@@ -140,6 +252,72 @@ static void killed_meanwhile(void)
     }
     CHECK(p[0] == p[BYTES - 1]);
     free(p);
+}
+
+/* All handlers are gone, and nobody knows: whoever moves memory waits for one that reads of it. */
+static void lazy_cut_after(unsigned nr)
+{
+    char **block = many_blocks(), c;
+
+    quire_snapshot_t *s = take_protected();
+    nr_handlers = 0;
+    for_each_thread(find);
+    kill_at(nr);
+    for (int i = 0; i < nr_handlers; i++) /* each is served, and then reads */
+        block[i * 20][50000] = 2;
+    usleep(1000);
+    quire_snapshot_t *lazy = take(QUIRE_SNAPSHOT_LAZY);
+    for (int i = 0; i < MANY_BLOCKS; i++)
+        block[i][50001] = 1;
+    check_many_blocks(block);
+    CHECK(quire_snapshot_read(lazy, block[9], &c, 1) == 1 ? c == 9 : errno == EIO);
+    CHECK(quire_snapshot_release(lazy) == 0);
+    CHECK(quire_snapshot_release(s) == 0);
+}
+
+static void killed_before_a_lazy_cut(void)
+{
+    static const unsigned nr[] = {SYS_read};
+
+    for_each_call(nr, COUNT_OF(nr), lazy_cut_after);
+}
+
+static char *rest; /* of the heap: one touches it, one writes elsewhere */
+
+static void *touch_until_told(void *arg)
+{
+    while (!told)
+        for (int i = 0; i < BYTES; i += PAGE)
+            quire_snapshot_touch(rest + i, 1);
+    return arg;
+}
+
+/* Without a sweeper, what comes while another holds the lock is come back to all the same. */
+static void left_without_sweeper(void)
+{
+    char **block = many_blocks(), *p = malloc(8 * BYTES);
+    pthread_t thread;
+
+    rest = malloc(BYTES);
+    quire_snapshot_release(take_protected());
+    quire_snapshot_t *s = take(QUIRE_SNAPSHOT_LAZY);
+    kill_at(SYS_mremap);
+    for (int i = MANY_BLOCKS - 1; i >= 0; i--)
+        block[i][50000] = 1;
+    CHECK(quire_snapshot_release(s) == 0);
+    sweeper = 0;
+    for_each_thread(find);
+    if (sweeper != 0)
+        conform_skip("the sweeper was quicker");
+    REQUIRE(pthread_create(&thread, NULL, touch_until_told, NULL) == 0);
+    for (int round = 0; round < 20; round++) {
+        s = take(0);
+        for (int i = 0; i < 8 * BYTES; i += 2 * PAGE)
+            p[i] = 1; /* every other page: each is a fault */
+        CHECK(quire_snapshot_release(s) == 0);
+    }
+    told = true;
+    pthread_join(thread, NULL);
 }
 
 static void *write_until_told(void *arg)
@@ -199,11 +377,17 @@ static void sweeper_killed(void)
 static const struct conform_case cases[] = {
     {"handlers killed", handlers_killed, 120},
     {"handlers killed, lazily", killed_while_lazy, 120},
+    {"killed at once", killed_at_once, 120},
+    {"killed at once, fork:shared", cowd_killed, 120},
     {"another handler killed meanwhile", killed_meanwhile, 120},
+    {"killed before a lazy cut", killed_before_a_lazy_cut, 120},
     {"the sweeper killed", sweeper_killed, 120},
+    {"left without a sweeper", left_without_sweeper, 120},
 };
 
 int main(int argc, char **argv)
 {
+    if (argc > 1 && strcmp(argv[1], "nothing") == 0)
+        nothing();
     return conform_run(cases, COUNT_OF(cases), argc, argv);
 }

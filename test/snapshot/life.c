@@ -156,6 +156,7 @@ static void child_of_bare_fork(void)
     quire_snapshot_t *s = take(0);
     pid_t pid = _Fork();
     if (pid == 0) {
+        quire_snapshot_touch(p, 100000);
         CHECK(quire_snapshot_read(s, p, &c, 1) == -1 && errno == ESTALE);
         quire_snapshot_t *own = take(0);
         memset(p, 4, 100000);
@@ -167,6 +168,31 @@ static void child_of_bare_fork(void)
     memset(p, 5, 100000);
     CHECK(quire_snapshot_read(s, p + 70000, &c, 1) == 1 && c == 1);
     quire_snapshot_release(s);
+}
+
+/* Made while memory is moved aside, which it lacks then, and which is its parent's affair. */
+static void child_during_the_sweep(void)
+{
+    char **block = many_blocks(), c;
+
+    quire_snapshot_release(take(0));
+    for (int round = 0; round < 20; round++) {
+        quire_snapshot_t *s = take(QUIRE_SNAPSHOT_LAZY);
+        pid_t pid = _Fork();
+        if (pid == 0) {
+            pid_t child = fork();
+            if (child == 0)
+                _exit(0);
+            _exit(child < 0 || waitpid(child, NULL, 0) != child);
+        }
+        CHECK(conform_child_ok(pid, "child"));
+        for (int i = 0; i < MANY_BLOCKS; i++)
+            block[i][50000] = (char)(round + 1);
+        for (int i = 0; round > 0 && i < MANY_BLOCKS; i++)
+            CHECK(quire_snapshot_read(s, block[i] + 50000, &c, 1) == 1 && c == (char)round);
+        CHECK(quire_snapshot_release(s) == 0);
+    }
+    check_many_blocks(block);
 }
 
 static void *take_on_heap_stack(void *arg)
@@ -353,6 +379,7 @@ static const struct conform_case cases[] = {
     {"view, by a holder process", view_by_holder, 30},
     {"child of fork", child_of_fork, 30},
     {"child of _Fork", child_of_bare_fork, 30},
+    {"child of _Fork during the sweep", child_during_the_sweep, 60},
     {"stack in the heap", stack_in_the_heap, 30},
     {"unreadable memory", unreadable_memory, 30},
     {"neighbours in another snapshot", neighbours_in_another_snapshot, 30},

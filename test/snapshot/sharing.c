@@ -265,12 +265,9 @@ static void forks_meanwhile(void)
 }
 
 static const struct conform_case cases[] = {
-    {"memory is shared", memory_is_shared, 60},
-    {"given back later", given_back_later, 60},
-    {"no descriptors", no_descriptors, 60},
-    {"a child without handlers", bare_child, 60},
-    {"snapshots by a holder", snapshots, 60},
-    {"threads fork", threads_fork, 120},
+    {"memory is shared", memory_is_shared, 60},       {"given back later", given_back_later, 60},
+    {"no descriptors", no_descriptors, 60},           {"a child without handlers", bare_child, 60},
+    {"snapshots by a holder", snapshots, 60},         {"threads fork", threads_fork, 120},
     {"children fork meanwhile", forks_meanwhile, 60},
 };
 

@@ -130,8 +130,8 @@ static void in_a_child(void)
 {
     setup();
     quire_snapshot_t *s = take_heap(heap);
-    for (int i = 0; i < 3; i++) {
-        pid_t pid = fork();
+    for (int i = 0; i < 5; i++) {
+        pid_t pid = i < 3 ? fork() : _Fork(); /* also one that runs no handlers of fork */
         if (pid == 0) {
             int end[2];
             REQUIRE(pipe(end) == 0 && write(end[1], "ab", 2) == 2);
