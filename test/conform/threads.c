@@ -166,10 +166,12 @@ static void case_blocks_outlive_their_thread(void)
     }
     /* How much of what is free stays resident depends on the time that has passed. */
     CHECK(conform_resident() < full + (24u << 20),
-          "%zu resident with all blocks alive, %zu after %u rounds", full, conform_resident(), rounds);
+          "%zu resident with all blocks alive, %zu after %u rounds", full, conform_resident(),
+          rounds);
     malloc_trim(0);
     CHECK(conform_resident() < early + (6u << 20),
-          "%zu resident after 10 rounds of threads, %zu after %u", early, conform_resident(), rounds);
+          "%zu resident after 10 rounds of threads, %zu after %u", early, conform_resident(),
+          rounds);
 }
 
 static void *small_stack_thread(void *unused)

@@ -262,12 +262,9 @@ static void case_signals(void)
 }
 
 static const struct conform_case cases[] = {
-    {"kmap", case_kmap, 0},
-    {"kmap_local", case_local, 0},
-    {"fixmap", case_fixmap, 0},
-    {"ordinary pages", case_ordinary_pages, 0},
-    {"secrets", case_secret, 0},
-    {"threads", case_threads, 0},
+    {"kmap", case_kmap, 0},        {"kmap_local", case_local, 0},
+    {"fixmap", case_fixmap, 0},    {"ordinary pages", case_ordinary_pages, 0},
+    {"secrets", case_secret, 0},   {"threads", case_threads, 0},
     {"signals", case_signals, 60},
 };
 

@@ -241,10 +241,15 @@ static void write_in(const char *name, const char *text)
 
 static void remove_group(void)
 {
-    static const char *const names[] = {
-        "group/memory.max", "group/memory.high", "group/memory.current", "group/memory.stat",
-        "memory.max",       "memory.high",       "memory.current",       "group",
-        ""};
+    static const char *const names[] = {"group/memory.max",
+                                        "group/memory.high",
+                                        "group/memory.current",
+                                        "group/memory.stat",
+                                        "memory.max",
+                                        "memory.high",
+                                        "memory.current",
+                                        "group",
+                                        ""};
     char path[100];
 
     for (unsigned i = 0; i < COUNT_OF(names); i++) {

@@ -280,5 +280,6 @@ Test(pages, runs_fit_where_their_like_were_freed)
             must((page[i] = q_alloc_run(Q_GFP_ANYWHERE, lengths[i % 7])) != NULL);
         core_check();
     }
-    must(core_zone(0, Q_ZONE_NORMAL)->frontier - frontier <= 2 * q_max_block_size() >> q_page_shift);
+    must(core_zone(0, Q_ZONE_NORMAL)->frontier - frontier <= 2 * q_max_block_size() >>
+         q_page_shift);
 }

@@ -60,7 +60,9 @@ static void numactl_is_respected(void)
     const struct {
         int mode;
         unsigned long mask;
-    } how[] = {{MPOL_BIND, 1ul << b}, {MPOL_PREFERRED, 1ul << b}, {MPOL_INTERLEAVE, both},
+    } how[] = {{MPOL_BIND, 1ul << b},
+               {MPOL_PREFERRED, 1ul << b},
+               {MPOL_INTERLEAVE, both},
                {MPOL_BIND, 1ul << a}};
     for (size_t i = 0; i < COUNT_OF(how); i++) {
         run_on(i == 3 ? b : a);
