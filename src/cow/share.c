@@ -33,6 +33,17 @@ struct q_share q_share;
 
 static struct q_lock call_lock;
 
+/*
+ * Without it the bell makes nobody come, children see what is written, and nothing can bring that
+ * back: the heap is not what it promises to be.
+ */
+static void look_for_cowd(void)
+{
+    if (q_helper_is_gone(atomic_load_explicit(&q_cowd.tid, memory_order_relaxed)))
+        q_die("fork:shared: the thread that keeps the shared heap right was killed (by a seccomp "
+              "filter that the program installed?)");
+}
+
 long q_share_call(enum q_call op, uintptr_t at, size_t len)
 {
     struct q_request *r = &q_cowd.request;
@@ -44,8 +55,11 @@ long q_share_call(enum q_call op, uintptr_t at, size_t len)
     r->len = len;
     /* Release, and acquire below: the fields, and the answer, go with op. */
     atomic_store_explicit(&r->op, op, memory_order_release);
-    while (atomic_load_explicit(&r->op, memory_order_acquire) != Q_CALL_NONE)
+    while (atomic_load_explicit(&r->op, memory_order_acquire) != Q_CALL_NONE) {
         (void)*(volatile char *)q_cowd.doorbell;
+        if (atomic_load_explicit(&r->op, memory_order_acquire) != Q_CALL_NONE)
+            look_for_cowd();
+    }
     long answer = r->answer;
     q_unlock(&call_lock);
     q_signals_restore(mask);

@@ -5,12 +5,14 @@
 #include <malloc.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "family.h"
@@ -243,6 +245,48 @@ static void fork_fails(void)
     end_sharing();
 }
 
+/* A parent whose cowd is killed at the next fork. */
+static void lose_cowd(void)
+{
+    need_sharing();
+    table_make(&table, 1000, 4000);
+    if (!filter_call(SYS_ioctl, 0, 0, SECCOMP_RET_KILL_THREAD))
+        conform_skip("no seccomp filters here");
+    fork();
+    _exit(0);
+}
+
+/* Nothing can be kept right any more: who finds out says so and ends, rather than wait for ever. */
+static void cowd_killed(void)
+{
+    char text[400] = "";
+    int end[2], status;
+
+    if (getenv("FAMILY_AFRESH") != NULL)
+        lose_cowd();
+    REQUIRE(pipe(end) == 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        dup2(end[1], STDERR_FILENO);
+        begin_afresh("cowd killed");
+        _exit(1);
+    }
+    close(end[1]);
+    for (size_t n = 0; n < sizeof(text) - 1;) {
+        ssize_t more = read(end[0], text + n, sizeof(text) - 1 - n);
+        if (more <= 0)
+            break;
+        n += (size_t)more;
+    }
+    REQUIRE(waitpid(pid, &status, 0) == pid);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+        conform_skip("as the program that it began said");
+    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT, "status %#x", (unsigned)status);
+    CHECK(strstr(text, "fork:shared: the thread that keeps the shared heap right was killed") !=
+              NULL,
+          "%s", text);
+}
+
 static const struct conform_case cases[] = {
     {"a stack in the heap", stack_in_the_heap, 60},
     {"an unreachable child", unreachable_child, 60},
@@ -251,6 +295,7 @@ static const struct conform_case cases[] = {
     {"another pid namespace", pid_namespace, 60},
     {"address space used up", address_space_used_up, 60},
     {"fork fails", fork_fails, 60},
+    {"cowd killed", cowd_killed, 60},
 };
 
 int main(int argc, char **argv)
