@@ -153,7 +153,7 @@ static void complain_local(const struct q_local *l, const void *addr)
         return; /* a page with an address of its own */
     if (!q_local_holds(l, addr, &mine)) {
         q_buf_printf(&b, "not an address that quire_kmap_local() gave");
-    } else if (!mine) {
+    } else if (!mine || l == NULL) {
         q_buf_printf(&b, "in a window of another thread");
     } else if (l->depth == 0) {
         q_buf_printf(&b, "this thread has nothing mapped");
@@ -168,10 +168,10 @@ Q_PUBLIC void quire_kunmap_local(const void *addr)
 {
     struct q_heap *heap = q_heap;
     struct q_local *l = heap->id != 0 ? q_local_get(heap->id) : NULL;
-    size_t off;
+    bool last = l != NULL && l->life == heap->exited && l->depth > 0 &&
+                (uintptr_t)addr - (uintptr_t)q_local_window(l, l->depth - 1) < q_page_size();
 
-    if (l == NULL || l->life != heap->exited || l->depth == 0 ||
-        (off = (uintptr_t)addr - (uintptr_t)q_local_window(l, l->depth - 1)) >= q_page_size()) {
+    if (!last) {
         complain_local(l, addr);
         return;
     }

@@ -188,7 +188,7 @@ static bool on_remote_list(struct q_slab *s, const struct q_object *o)
 /* What may lead to o being free: its own link is one, as no live object's need be. */
 static bool may_be_link(const struct q_slab *s, const struct q_object *next)
 {
-    size_t off = (size_t)((const char *)next - q_slab_start(s));
+    size_t off = (size_t)((uintptr_t)next - (uintptr_t)q_slab_start(s));
 
     return next == NULL || (off < Q_SLAB_SIZE && off % q_slab_class(s)->size == 0);
 }
