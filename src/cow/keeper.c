@@ -143,9 +143,12 @@ static void lose_handlers(void)
     bool none = seen.handlers == 0;
     if (none) {
         q_cow_mark_lost(EIO);
-        q_store_unlock();
-        let_sweep_finish();
-        lock_store();
+        while (q_sweep_pending()) { /* or again, if another cut came between */
+            q_store_unlock();
+            let_sweep_finish();
+            lock_store();
+            q_cow_mark_lost(EIO);
+        }
         q_uffd_close(&q_cow.uffd); /* and the sweeper closes its own: that opens everything */
         q_sweep_ring();
         q_cow.uffd.refuse = "the threads that serve first writes were killed";

@@ -232,26 +232,38 @@ static void put_keeper_back(void)
         conform_skip("threads may not be put on one CPU here, or back");
 }
 
-/* The other handler is killed while the keeper sees to the first, as whomever it wakes comes before it. */
-static void killed_meanwhile(void)
+/*
+ * The other handler is killed, or the next cut comes, while the keeper sees to the first: whomever it
+ * wakes comes before it.
+ */
+static void killed_meanwhile_by(unsigned flags)
 {
-    char *p = malloc(BYTES), c;
+    char **block = many_blocks(), c;
 
-    memset(p, 1, BYTES);
     quire_snapshot_release(take_protected());
     put_keeper_back();
     kill_at(SYS_process_vm_writev);
     for (int round = 0; round < 12; round++) {
-        quire_snapshot_t *s = take(0);
+        quire_snapshot_t *s = take(flags);
         bool by_holder = method(s) == QUIRE_SNAPSHOT_BY_HOLDER;
-        memset(p, 2 + round, BYTES);
-        CHECK(quire_snapshot_read(s, p + 5 * PAGE, &c, 1) == 1 ? c == 1 + round : errno == EIO);
+        for (int i = 0; i < MANY_BLOCKS; i++)
+            block[i][50000] = (char)round;
+        CHECK(quire_snapshot_read(s, block[9], &c, 1) == 1 ? c == 9 : errno == EIO);
         CHECK(quire_snapshot_release(s) == 0);
         if (by_holder)
             break; /* no handler is left */
     }
-    CHECK(p[0] == p[BYTES - 1]);
-    free(p);
+    check_many_blocks(block);
+}
+
+static void killed_meanwhile(void)
+{
+    killed_meanwhile_by(0);
+}
+
+static void killed_meanwhile_lazily(void)
+{
+    killed_meanwhile_by(QUIRE_SNAPSHOT_LAZY);
 }
 
 /* All handlers are gone, and nobody knows: whoever moves memory waits for one that reads of it. */
@@ -380,6 +392,7 @@ static const struct conform_case cases[] = {
     {"killed at once", killed_at_once, 120},
     {"killed at once, fork:shared", cowd_killed, 120},
     {"another handler killed meanwhile", killed_meanwhile, 120},
+    {"another handler killed meanwhile, lazily", killed_meanwhile_lazily, 120},
     {"killed before a lazy cut", killed_before_a_lazy_cut, 120},
     {"the sweeper killed", sweeper_killed, 120},
     {"left without a sweeper", left_without_sweeper, 120},
