@@ -9,14 +9,16 @@
  *                                             in this leaf, else halved
  *
  * Handlers read, and put what they read into inbox.h's boxes; the one that
- * gets q_store.lock serves all that is there. Serving ends with the page un-protected, all of it under q_store.lock: a
- * resolver that came late would open the next snapshot's page unsaved.
+ * gets q_store.lock serves all that is there. Serving ends with the page
+ * un-protected, all of it under q_store.lock: a resolver that came late would
+ * open the next snapshot's page unsaved.
  */
 #include <poll.h>
 #include <string.h>
 #include <sys/uio.h>
 #include <time.h>
 
+#include "base/msg.h"
 #include "cow/cow.h"
 #include "cow/inbox.h"
 
@@ -89,6 +91,7 @@ static bool by_itself(void)
  */
 static bool copy_out(uintptr_t from, const uint32_t *slot, unsigned nr)
 {
+    q_assert(nr > 0);
     if (nr == 1 && by_itself()) {
         memcpy(q_store_page(slot[0]), (const void *)from, q_page_size());
         return true;

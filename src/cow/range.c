@@ -1,6 +1,7 @@
 /* range.c - see range.h. */
 #include "cow/range.h"
 
+#include "base/msg.h"
 #include "cow/map.h"
 #include "numa/topology.h"
 #include "zone/memmap.h"
@@ -13,6 +14,7 @@ bool q_ranges_reserve(struct q_ranges *r, size_t nr)
     size_t room = q_max(2 * r->room, 4096 / sizeof(struct q_range));
     struct q_range *now;
 
+    q_assert(r->nr <= r->room && (r->room == 0 || r->at != NULL));
     if (nr <= r->room)
         return true;
     room = q_align_up(q_max(room, nr) * sizeof(struct q_range), q_page_size());

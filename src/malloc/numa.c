@@ -23,7 +23,7 @@
 _Static_assert((int)QUIRE_MPOL_LOCAL == Q_MPOL_LOCAL &&
                    (int)QUIRE_MPOL_WEIGHTED_INTERLEAVE == Q_MPOL_WEIGHTED,
                "the same order");
-_Static_assert(QUIRE_NODE_LOCAL == -1, "as q_find_node() has it");
+_Static_assert(QUIRE_NODE_LOCAL + 1 == 0, "as q_find_node() has it");
 
 static int fail(int error)
 {

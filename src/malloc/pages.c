@@ -22,7 +22,7 @@
 #define ALL_FLAGS (QUIRE_GFP_ZERO | MOVE_FLAGS | ZONE_FLAGS)
 #define BLOCK_MAX ((size_t)1 << Q_MAX_ORDER)
 
-_Static_assert(QUIRE_MAX_ORDER == Q_MAX_ORDER && QUIRE_NODE_LOCAL == -1, "the same");
+_Static_assert(QUIRE_MAX_ORDER == Q_MAX_ORDER && QUIRE_NODE_LOCAL + 1 == 0, "the same");
 
 static bool fail(int error)
 {
