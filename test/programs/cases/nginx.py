@@ -4,6 +4,8 @@ import re
 import signal
 import socket
 
+from box import Failed
+
 SECONDS = 60
 CONF = """
 daemon off; master_process on; worker_processes 2; pid nginx.pid; error_log error.log;
@@ -34,6 +36,25 @@ def fetch(path, request, headers=()):
             chunks.append(chunk)
     answer = b"".join(chunks)
     return re.sub(rb"\r\n(Date|Last-Modified): [^\r]*", b"", answer)
+
+
+def check_workers(box, master):
+    """Both new ones are served; an old one, of before the reload, may end meanwhile, but not crash."""
+    serving = 0
+    with open(f"/proc/{master}/task/{master}/children", encoding="ascii") as file:
+        workers = [int(pid) for pid in file.read().split()]
+    for worker in workers:
+        try:
+            box.expect_serving(worker)
+            serving += 1
+        except Failed:
+            if os.path.exists(f"/proc/{worker}"):
+                raise
+    if serving < 2:
+        raise Failed(f"{serving} of nginx's workers {workers} are served")
+    with open(box.path("error.log"), encoding="utf-8") as file:
+        if "exited on signal" in (log := file.read()):
+            raise Failed(f"a worker crashed:\n{log}")
 
 
 def check(box):
@@ -72,9 +93,7 @@ def check(box):
             if preload:
                 with open(box.path("nginx.pid"), encoding="ascii") as file:
                     box.expect_serving(int(file.read()))
-                with open(f"/proc/{child.pid}/task/{child.pid}/children", encoding="ascii") as file:
-                    for worker in file.read().split():
-                        box.expect_serving(int(worker))
+                check_workers(box, child.pid)
         return seen
 
     box.both(story)
