@@ -7,12 +7,28 @@
 
 unsigned q_page_shift = 12;
 
+#define OWN_DATA ((size_t)8 << 20)
+
 void q_base_init(void)
 {
     unsigned long size = getauxval(AT_PAGESZ);
 
     if (size >= 4096 && size <= Q_SLAB_SIZE)
         q_page_shift = q_fls(size);
+}
+
+/* Of the linker: what is zero at the beginning, by all files together. */
+extern char __bss_start[] __attribute__((visibility("hidden")));
+extern char _end[] __attribute__((visibility("hidden")));
+
+void q_base_small_data(void)
+{
+    size_t page = getauxval(AT_PAGESZ);
+    uintptr_t from = q_align_up((uintptr_t)__bss_start, page),
+              to = q_align_up((uintptr_t)_end, page);
+
+    if (to > from && to - from <= OWN_DATA)
+        q_madvise((void *)from, to - from, MADV_NOHUGEPAGE);
 }
 
 long q_read_file(const char *path, char *buf, size_t size)

@@ -81,4 +81,11 @@ uint64_t q_clock_fine(void);
 /* Set up the page size; safe to call again. */
 void q_base_init(void);
 
+/*
+ * No huge pages for the library's own data, of which most is never used: where
+ * the kernel uses them always, 2 MiB or 4 would be resident in each program.
+ * Before anything of it is written. Not where the data lie among a program's own that are large.
+ */
+void q_base_small_data(void);
+
 #endif

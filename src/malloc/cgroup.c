@@ -6,10 +6,12 @@
 #include "base/msg.h"
 #include "base/opt.h"
 #include "base/sys.h"
+#include "zone/reclaim.h"
 
 #define ROOM 512u
 #define STAT_ROOM 4096u
-#define SHARE 16u         /* one part in so many is left for what is not heap, or comes too fast */
+#define SHARE 16u         /* one part in so many is left for what is not heap, or comes too fast, */
+#define HUGE_SHARE 12u    /* and where huge pages may be used, of which the kernel fills in more */
 #define LAST_SHARE 32u    /* so little is left below memory.max only with others in the group */
 #define STALL_PERCENT 10u /* of the last ten seconds, in which some task waited for memory */
 
@@ -97,7 +99,8 @@ size_t q_cgroup_limit(void)
         if (max != 0 && (least == 0 || max < least))
             least = max;
     } while (go_up(folder));
-    return least - least / SHARE;
+    bool huge = q_opt.huge != Q_HUGE_OFF && least >= Q_HUGE_FROM_BYTES;
+    return least - least / (huge ? HUGE_SHARE : SHARE);
 }
 
 /* What follows `name` in a text; 0 where it is not in it. */

@@ -17,18 +17,18 @@
 static struct q_lock init_lock, spare_lock;
 static struct q_heap *spare; /* serves whoever has no heap */
 static struct q_heap *on_node[Q_MAX_NODES];
-static _Atomic int ready; /* 1 once everything is set up */
+
+/* Until everything is set up. Not zero at first, so that looking at it touches none of what is: see q_base_small_data(). */
+static _Atomic bool unready = true;
 
 bool q_slub_init(void)
 {
     /* Acquire: pairs with the release below. */
-    int state = atomic_load_explicit(&ready, memory_order_acquire);
-
-    if (q_likely(state != 0))
-        return state > 0;
+    if (q_likely(!atomic_load_explicit(&unready, memory_order_acquire)))
+        return true;
+    q_base_small_data();
     q_lock(&init_lock);
-    state = atomic_load_explicit(&ready, memory_order_relaxed);
-    if (state == 0) {
+    if (atomic_load_explicit(&unready, memory_order_relaxed)) {
         static bool options_read;
 
         q_base_init();
@@ -37,11 +37,12 @@ bool q_slub_init(void)
         options_read = true;
         q_sizeclass_init();
         /* What failed for want of memory is tried again by the next allocation. */
-        state = q_mem_init() && q_shared_init();
-        atomic_store_explicit(&ready, state, memory_order_release);
+        bool done = q_mem_init() && q_shared_init();
+        atomic_store_explicit(&unready, !done, memory_order_release);
     }
+    bool ready = !atomic_load_explicit(&unready, memory_order_relaxed);
     q_unlock(&init_lock);
-    return state > 0;
+    return ready;
 }
 
 /* The heap that *heap points to, made if need be; spare_lock held. */
@@ -103,13 +104,13 @@ void q_slub_fork_prepare(bool patient)
     q_lock_for_fork(&init_lock, patient);
     q_lock_for_fork(&spare_lock, patient);
     q_lock_for_fork(&q_heap_lock, patient);
-    if (atomic_load_explicit(&ready, memory_order_relaxed) > 0)
+    if (!atomic_load_explicit(&unready, memory_order_relaxed))
         q_shared_lock_all(patient);
 }
 
 void q_slub_fork_parent(void)
 {
-    if (atomic_load_explicit(&ready, memory_order_relaxed) > 0)
+    if (!atomic_load_explicit(&unready, memory_order_relaxed))
         q_shared_unlock_all();
     q_unlock_for_fork(&q_heap_lock);
     q_unlock_for_fork(&spare_lock);
@@ -120,7 +121,7 @@ void q_slub_fork_parent(void)
 
 void q_slub_fork_child(void)
 {
-    if (atomic_load_explicit(&ready, memory_order_relaxed) > 0)
+    if (!atomic_load_explicit(&unready, memory_order_relaxed))
         q_shared_fork_child();
     q_heap_lock_after_fork();
     if (q_lock_after_fork(&spare_lock)) {

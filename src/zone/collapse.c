@@ -109,14 +109,22 @@ static bool mark_block(struct q_zone *zone, size_t pfn)
     return true;
 }
 
+/* Free pages that hold no memory yet would, and under a limit that has to be counted. */
+static bool makes_more(size_t pfn)
+{
+    const struct q_pageblock *block = q_pageblock_of(pfn);
+
+    return q_opt.limit != 0 && block->nr_free != block->nr_dirty;
+}
+
 static bool look_at_block(int fd, struct q_zone *zone, size_t pfn)
 {
     size_t nr = (size_t)1 << q_pageblock_order();
     uintptr_t at = (uintptr_t)q_pfn_to_virt(pfn);
 
     /* Advice for a part would cut the mapping of a file into pieces. */
-    if (q_linear != NULL || q_pageblock_of(pfn)->nr_free > nr / 16 || !worth_it(fd, at) ||
-        !mark_block(zone, pfn))
+    if (q_linear != NULL || q_pageblock_of(pfn)->nr_free > nr / 16 || makes_more(pfn) ||
+        !worth_it(fd, at) || !mark_block(zone, pfn))
         return true;
     return collapse(at);
 }

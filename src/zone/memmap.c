@@ -58,6 +58,8 @@ static bool reserve_arrays(size_t max_pages)
         q_munmap(p, slabs + map + blocks + 4 * GUARD);
         return false;
     }
+    if (q_mem.thp_always) /* a few pages of each array are used at first, and more by and by */
+        q_madvise(p, slabs + map + blocks + 4 * GUARD, MADV_NOHUGEPAGE);
     q_lookup.slabs = p + GUARD;
     q_mem.mem_map = (struct q_page *)(p + GUARD + slabs + GUARD);
     q_mem.pageblocks = (struct q_pageblock *)((char *)q_mem.mem_map + map + GUARD);

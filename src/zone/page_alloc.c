@@ -86,11 +86,13 @@ static bool cut_frontier(struct q_zone *zone, enum q_mobility mobility)
     for (size_t p = pfn; p < end; p += (size_t)1 << q_pageblock_order()) {
         struct q_pageblock *block = q_pageblock_of(p);
         block->mobility = (uint8_t)mobility;
-        block->nr_free = (uint16_t)(1u << q_pageblock_order());
+        block->nr_free = 0;
     }
     if (mobility != Q_SPARSE)
         q_zone_want_huge(zone, pfn);
-    struct q_free_how how = {.mobility = (uint8_t)mobility, .fresh = true};
+    q_pageblock_freed(zone, pfn, end - pfn, 0);
+    bool fresh = q_pageblock_of(pfn)->nr_dirty == 0;
+    struct q_free_how how = {.mobility = (uint8_t)mobility, .fresh = fresh};
     q_buddy_free(&zone->buddy, q_pfn_to_page(pfn), pfn, Q_MAX_ORDER, how);
     zone->frontier = end;
     return true;

@@ -2,6 +2,7 @@
 #include "zone/pageblock.h"
 
 #include "base/msg.h"
+#include "base/opt.h"
 
 /* A stretch of pages inside one pageblock. */
 struct span {
@@ -79,12 +80,13 @@ void q_pageblock_freed(struct q_zone *zone, size_t pfn, size_t nr, size_t writte
 
     while (nr > 0) {
         struct span s = next_span(&pfn, &nr);
+        bool whole = s.block->huge && q_opt.limit != 0; /* all of it holds memory: see reclaim.c */
 
-        if (written > 0) {
+        if (written > 0 || whole) {
             struct span w = s;
-            w.nr = (unsigned)q_min(s.nr, written);
+            w.nr = whole ? s.nr : (unsigned)q_min(s.nr, written);
             set_written(&w);
-            written -= w.nr;
+            written -= q_min(written, w.nr);
         }
         s.block->nr_free = (uint16_t)(s.block->nr_free + s.nr);
         s.block->stamp_ms = now;

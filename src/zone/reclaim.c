@@ -16,6 +16,7 @@
 #define KEEP_BYTES ((size_t)32 << 20)     /* and so much of the runs in use lately */
 #define KEPT_SHARE 32                     /* by so much more it must be, where it had to stay */
 #define PART_MIN_BYTES ((size_t)64 << 10) /* smaller pieces are not worth a system call */
+#define MAX_APART 4096u                   /* of the 65530 mappings that a process may have */
 
 /* Pages of slabs in use: only what objects were carved from counts. */
 static size_t slab_pages(const struct q_zone *zone)
@@ -76,6 +77,30 @@ static size_t block_head(size_t pfn)
     return pfn;
 }
 
+/*
+ * Under a limit what is free counts by whether it holds memory. In a huge page
+ * all of it does, and of one that was given back the kernel may make all
+ * resident again, when a page of it is touched or by itself (khugepaged). So
+ * such a block is one of small pages from then on. Each is a mapping of its
+ * own, so not too many; beyond that, as without a limit, it is not exact.
+ */
+static void no_longer_huge(struct q_zone *zone, size_t pfn, size_t end)
+{
+    static _Atomic unsigned apart; /* relaxed: a number that need not be exact */
+
+    for (; pfn < end; pfn += (size_t)1 << q_pageblock_order()) {
+        size_t first = q_align_down(pfn, (size_t)1 << q_pageblock_order());
+        struct q_pageblock *block = q_pageblock_of(first);
+
+        if (!block->huge || atomic_load_explicit(&apart, memory_order_relaxed) >= MAX_APART ||
+            q_madvise(q_pfn_to_virt(first), Q_PAGEBLOCK_SIZE, MADV_NOHUGEPAGE) != 0)
+            continue;
+        atomic_fetch_add_explicit(&apart, 1, memory_order_relaxed);
+        block->huge = 0;
+        zone->nr_huge_blocks--;
+    }
+}
+
 static void give_back(struct q_zone *zone, size_t pfn, size_t nr)
 {
     if (q_held(q_pfn_to_virt(pfn), nr << q_page_shift))
@@ -83,6 +108,8 @@ static void give_back(struct q_zone *zone, size_t pfn, size_t nr)
     if (q_linear_discard(q_pfn_to_virt(pfn), nr << q_page_shift) != 0)
         return; /* locked memory (mlockall), or shared with children: so is what we know of it */
     size_t before = zone->nr_dirty, end = pfn + nr;
+    if (q_opt.limit != 0)
+        no_longer_huge(zone, pfn, end);
     q_pageblock_cleaned(zone, pfn, nr);
     zone->nr_given_back += before - zone->nr_dirty;
     pfn = block_head(pfn);
