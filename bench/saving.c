@@ -25,17 +25,6 @@ static bool *written;  /* [block] since the cut */
 static _Atomic uintptr_t drained_to;
 static size_t written_first;
 
-static void *save_it(void *arg)
-{
-    int fd = open("/dev/null", O_WRONLY);
-
-    if (quire_snapshot_save(arg, fd, NULL, NULL) != 0)
-        perror("quire_snapshot_save");
-    close(fd);
-    saved = true;
-    return NULL;
-}
-
 static int by_float(const void *a, const void *b)
 {
     float x = *(const float *)a, y = *(const float *)b;
@@ -109,12 +98,20 @@ static int drained(void *arg, size_t done, size_t total)
     return 0;
 }
 
-static void *drain_it(void *arg)
+/* By quire_snapshot_save(), or quire_snapshot_drain(). */
+struct job {
+    quire_snapshot_t *s;
+    int (*save)(quire_snapshot_t *s, int fd, int (*progress)(void *arg, size_t done, size_t total),
+                void *arg);
+};
+
+static void *save_it(void *arg)
 {
+    const struct job *job = arg;
     int fd = open("/dev/null", O_WRONLY);
 
-    if (quire_snapshot_drain(arg, fd, drained, arg) != 0)
-        perror("quire_snapshot_drain");
+    if (job->save(job->s, fd, drained, job->s) != 0)
+        perror("saving a snapshot");
     close(fd);
     saved = true;
     return NULL;
@@ -180,7 +177,8 @@ static void latency_while_saving(void)
     fill();
     double before = resident_mib(), start = now_us();
     quire_snapshot_t *s = take();
-    pthread_create(&t, NULL, save_it, s);
+    struct job job = {s, quire_snapshot_save};
+    pthread_create(&t, NULL, save_it, &job);
     size_t n = write_until(snapshot_done, start);
     pthread_join(t, NULL);
     say("save_ms", (now_us() - start) / 1000);
@@ -201,10 +199,11 @@ static void memory_while_draining(void)
 
     fill();
     saved = false;
-    written_first = 0;
+    written_first = drained_to = 0;
     double before = resident_mib();
     quire_snapshot_t *s = take();
-    pthread_create(&t, NULL, drain_it, s);
+    struct job job = {s, quire_snapshot_drain};
+    pthread_create(&t, NULL, save_it, &job);
     write_until(snapshot_done, now_us());
     pthread_join(t, NULL);
     say("drain_grown_mib", resident_mib() - before);

@@ -88,12 +88,10 @@ int q_snapshot_may_drop(const struct quire_snapshot *s)
 
 int q_snapshot_drop(struct quire_snapshot *s, uintptr_t end)
 {
-    uintptr_t from = q_cow_gone(s);
-    int error;
-
     end = q_align_down(end, q_page_size());
     q_cow_lock_api();
-    error = q_snapshot_may_drop(s);
+    uintptr_t from = q_cow_gone(s);
+    int error = q_snapshot_may_drop(s);
     if (error == 0 && end > from) {
         q_sweep_finish();
         /* Sequentially consistent: seen by whoever sees a page below it changed. */

@@ -18,13 +18,6 @@ static bool whole;
 /* Whether the list of caches can be walked. */
 static bool listed;
 
-static void each_lock(void (*fn)(struct q_lock *l))
-{
-    for (struct q_list *l = q_caches.list.next; l != NULL && l != &q_caches.list; l = l->next)
-        for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++)
-            fn(&q_container_of(l, struct q_cache, list)->node[nid].lock);
-}
-
 static void take(struct q_lock *l)
 {
     q_lock_for_fork(l, true);
@@ -41,13 +34,13 @@ void q_cache_fork_prepare(bool patient)
     whole = patient;
     listed = q_lock_is_mine(&q_caches.lock);
     if (listed)
-        each_lock(patient ? take : take_or_leave);
+        q_caches_each_node_lock(patient ? take : take_or_leave);
 }
 
 void q_cache_fork_parent(void)
 {
     if (listed)
-        each_lock(q_unlock_for_fork);
+        q_caches_each_node_lock(q_unlock_for_fork);
     q_unlock_for_fork(&q_caches.lock);
 }
 

@@ -103,6 +103,8 @@ static bool mark_block(struct q_zone *zone, size_t pfn)
     walk.stretches += apart;
     walk.done++;
     q_lock(&zone->lock);
+    zone->nr_apart -= block->apart;
+    block->apart = 0;
     block->huge = 1;
     zone->nr_huge_blocks++;
     q_unlock(&zone->lock);

@@ -49,8 +49,9 @@ struct q_pageblock {
     uint16_t nr_free;    /* pages in the buddy lists */
     uint16_t nr_dirty;   /* of these, written ones */
     uint8_t mobility;
-    uint8_t huge; /* the kernel was asked for a huge page */
-    uint8_t pad[38];
+    uint8_t huge;  /* the kernel was asked for a huge page */
+    uint8_t apart; /* and then for none, see reclaim.c: a mapping of its own */
+    uint8_t pad[37];
 };
 _Static_assert(sizeof(struct q_pageblock) == 128, "two cache lines");
 
@@ -88,7 +89,7 @@ struct q_zone {
     uint32_t tick_ms;           /* when reclaim last looked */
 
     /* Event counters, as in /proc/vmstat. Under the lock. */
-    size_t nr_alloc, nr_free_calls, nr_steal, nr_given_back, nr_huge_blocks;
+    size_t nr_alloc, nr_free_calls, nr_steal, nr_given_back, nr_huge_blocks, nr_apart;
     struct q_pcp *pcp; /* [q_topology.nr_cpus] */
 } __attribute__((aligned(2 * Q_CACHELINE)));
 

@@ -86,16 +86,15 @@ static size_t block_head(size_t pfn)
  */
 static void no_longer_huge(struct q_zone *zone, size_t pfn, size_t end)
 {
-    static _Atomic unsigned apart; /* relaxed: a number that need not be exact */
-
     for (; pfn < end; pfn += (size_t)1 << q_pageblock_order()) {
         size_t first = q_align_down(pfn, (size_t)1 << q_pageblock_order());
         struct q_pageblock *block = q_pageblock_of(first);
 
-        if (!block->huge || atomic_load_explicit(&apart, memory_order_relaxed) >= MAX_APART ||
+        if (!block->huge || zone->nr_apart >= MAX_APART ||
             q_madvise(q_pfn_to_virt(first), Q_PAGEBLOCK_SIZE, MADV_NOHUGEPAGE) != 0)
             continue;
-        atomic_fetch_add_explicit(&apart, 1, memory_order_relaxed);
+        block->apart = 1;
+        zone->nr_apart++;
         block->huge = 0;
         zone->nr_huge_blocks--;
     }

@@ -155,6 +155,34 @@ static void freed(void)
     CHECK(quire_snapshot_release(s) == 0);
 }
 
+static quire_snapshot_t *between;
+
+static void *drop_up_to(void *end)
+{
+    CHECK(quire_snapshot_drop(between, end) == 0);
+    return NULL;
+}
+
+/* By several threads at once: what one has dropped stays so. */
+static void by_several(void)
+{
+    char *p = new_block();
+    pthread_t thread[4];
+
+    for (int round = 0; round < 200; round++) {
+        between = take_protected();
+        write_pages(p, 0, 20, round);
+        for (int i = 0; i < 4; i++)
+            REQUIRE(pthread_create(&thread[i], NULL, drop_up_to,
+                                   p + (size_t)((round + i) % 4 + 1) * PAGES / 4 * PAGE) == 0);
+        for (int i = 0; i < 4; i++)
+            pthread_join(thread[i], NULL);
+        CHECK(count_dropped(between, p, PAGES - 50, PAGES) == 50, "round %d", round);
+        CHECK(quire_snapshot_release(between) == 0);
+    }
+    free(p);
+}
+
 static void refused(void)
 {
     char path[] = "/tmp/quire-drop-XXXXXX", *p = new_block();
@@ -295,6 +323,7 @@ static const struct conform_case cases[] = {
     {"half of it", half, 120},
     {"of several", of_several, 120},
     {"freed memory", freed, 120},
+    {"by several threads", by_several, 120},
     {"refused", refused, 120},
     {"drained among writers", drained, 120},
     {"drained among writers, lazily", drained_lazily, 120},
