@@ -27,7 +27,7 @@ bool q_cache_was_valid(const struct q_cache *then, const struct q_cache *c)
     return then->magic == (MAGIC ^ (uintptr_t)c);
 }
 
-void q_caches_each_node_lock(void (*fn)(struct q_lock *l))
+void q_caches_each_lock(void (*fn)(struct q_lock *l))
 {
     for (struct q_list *l = q_caches.list.next; l != NULL && l != &q_caches.list; l = l->next)
         for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++)
@@ -37,12 +37,12 @@ void q_caches_each_node_lock(void (*fn)(struct q_lock *l))
 void q_caches_lock(void)
 {
     q_lock(&q_caches.lock);
-    q_caches_each_node_lock(q_lock);
+    q_caches_each_lock(q_lock);
 }
 
 void q_caches_unlock(void)
 {
-    q_caches_each_node_lock(q_unlock);
+    q_caches_each_lock(q_unlock);
     q_unlock(&q_caches.lock);
 }
 

@@ -190,7 +190,7 @@ bool q_cache_valid(const struct q_cache *c);
 bool q_cache_was_valid(const struct q_cache *then, const struct q_cache *c);
 
 /* Inside: call fn for the lock of each node of each cache. q_caches.lock held. */
-void q_caches_each_node_lock(void (*fn)(struct q_lock *l));
+void q_caches_each_lock(void (*fn)(struct q_lock *l));
 
 /* Nobody changes which caches there are, nor their lists and counters. For the cut of a snapshot. */
 void q_caches_lock(void);

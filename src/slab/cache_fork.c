@@ -34,13 +34,13 @@ void q_cache_fork_prepare(bool patient)
     whole = patient;
     listed = q_lock_is_mine(&q_caches.lock);
     if (listed)
-        q_caches_each_node_lock(patient ? take : take_or_leave);
+        q_caches_each_lock(patient ? take : take_or_leave);
 }
 
 void q_cache_fork_parent(void)
 {
     if (listed)
-        q_caches_each_node_lock(q_unlock_for_fork);
+        q_caches_each_lock(q_unlock_for_fork);
     q_unlock_for_fork(&q_caches.lock);
 }
 
