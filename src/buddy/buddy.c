@@ -13,7 +13,7 @@ static void list_block(struct q_buddy *b, struct q_page *page, unsigned order, u
     page->nr = 0;
     /* Compiler only: see the last invariant. */
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
-    page->type = Q_PAGE_BUDDY;
+    q_page_set_type(page, Q_PAGE_BUDDY);
     if (to_tail)
         q_list_add_tail(&area->free_list[list], &page->lru);
     else
@@ -24,10 +24,10 @@ static void list_block(struct q_buddy *b, struct q_page *page, unsigned order, u
 
 void q_buddy_remove(struct q_buddy *b, struct q_page *page)
 {
-    q_assert(page->type == Q_PAGE_BUDDY);
+    q_assert(q_page_type_of(page) == Q_PAGE_BUDDY);
     q_list_del(&page->lru);
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
-    page->type = Q_PAGE_NONE;
+    q_page_set_type(page, Q_PAGE_NONE);
     b->area[page->order].nr_free--;
     b->nr_free_pages -= (size_t)1 << page->order;
 }
@@ -42,9 +42,9 @@ unsigned q_buddy_free(struct q_buddy *b, struct q_page *page, size_t pfn, unsign
                       struct q_free_how how)
 {
     q_assert((pfn & (((size_t)1 << order) - 1)) == 0);
-    q_assert(page->type != Q_PAGE_BUDDY);
+    q_assert(q_page_type_of(page) != Q_PAGE_BUDDY);
 
-    page->type = Q_PAGE_NONE;
+    q_page_set_type(page, Q_PAGE_NONE);
     while (order < Q_MAX_ORDER) {
         struct q_page *buddy = buddy_of(page, pfn, order);
 
@@ -150,8 +150,8 @@ void q_buddy_verify(const struct q_buddy *b)
             for (const struct q_list *l = head->next; l != NULL && l != head; l = l->next) {
                 const struct q_page *page = q_container_of(l, const struct q_page, lru);
 
-                if (page->type != Q_PAGE_BUDDY || page->order != order || page->list != list ||
-                    l->next->prev != l)
+                if (q_page_type_of(page) != Q_PAGE_BUDDY || page->order != order ||
+                    page->list != list || l->next->prev != l)
                     q_die("buddy: page %p on the list of order %u is not a free block of it",
                           (const void *)page, order);
                 seen++;

@@ -59,13 +59,30 @@ struct q_page {
 };
 
 /*
+ * The type of a page, whoever asks. Blocks change hands under different locks,
+ * a free list's or a per-CPU list's, and a free() of any address looks at the
+ * head of the slab that would hold it with no lock at all, so every load and
+ * store is atomic. Relaxed: what follows from the type is the asker's own, or
+ * under a lock he holds; only Q_PAGE_SLAB publishes something (page_alloc.c).
+ */
+Q_INLINE unsigned q_page_type_of(const struct q_page *page)
+{
+    return __atomic_load_n(&page->type, __ATOMIC_RELAXED);
+}
+
+Q_INLINE void q_page_set_type(struct q_page *page, enum q_page_type type)
+{
+    __atomic_store_n(&page->type, (uint8_t)type, __ATOMIC_RELAXED);
+}
+
+/*
  * Is this the head of a free block? Whoever holds the zone's lock knows: only
  * under it pages become free, or cease to be. Meanwhile slabs and blocks of
- * per-CPU lists turn into each other without it, hence the relaxed load.
+ * per-CPU lists turn into each other without it.
  */
 Q_INLINE bool q_page_is_free(const struct q_page *page)
 {
-    return __atomic_load_n(&page->type, __ATOMIC_RELAXED) == Q_PAGE_BUDDY;
+    return q_page_type_of(page) == Q_PAGE_BUDDY;
 }
 
 _Static_assert(sizeof(struct q_page) == 32, "128 struct pages share a page of the memory map");

@@ -33,7 +33,7 @@ static size_t add_page(struct collector *c, const struct q_page *page)
 {
     uintptr_t at = (uintptr_t)q_page_address(page);
 
-    switch (page->type) {
+    switch (q_page_type_of(page)) {
     case Q_PAGE_BUDDY:
     case Q_PAGE_PCP:
         return (size_t)1 << page->order;

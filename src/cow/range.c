@@ -72,7 +72,7 @@ static void collect_part(struct q_ranges *r, size_t pfn, size_t end)
         const struct q_page *page = q_pfn_to_page(pfn);
         size_t skip = 1;
 
-        switch (page->type) {
+        switch (q_page_type_of(page)) {
         case Q_PAGE_BUDDY:
             pfn += (size_t)1 << page->order;
             continue;

@@ -117,7 +117,7 @@ static struct q_page *run_at(const void *p)
 {
     struct q_page *page = q_virt_to_page(p);
 
-    if (page == NULL || page->type != Q_PAGE_RUN || q_page_address(page) != p ||
+    if (page == NULL || q_page_type_of(page) != Q_PAGE_RUN || q_page_address(page) != p ||
         !q_page_is_plain(page))
         return NULL;
     return page;

@@ -47,7 +47,7 @@ static const struct q_page *block_head(const struct q_page *page)
 {
     uintptr_t first = q_align_down((uintptr_t)page, sizeof(*page) << Q_MAX_ORDER);
 
-    while ((uintptr_t)page > first && page->type == Q_PAGE_NONE)
+    while ((uintptr_t)page > first && q_page_type_of(page) == Q_PAGE_NONE)
         page--;
     return page;
 }
@@ -58,14 +58,14 @@ static void describe_pages(struct q_buf *b, const struct q_page *page, const cha
     const char *start = q_any_address(head);
     size_t size = (size_t)head->nr << q_page_shift, off = (size_t)(p - start);
 
-    if (head->type == Q_PAGE_RUN && off < size && q_page_is_owned(head))
+    if (q_page_type_of(head) == Q_PAGE_RUN && off < size && q_page_is_owned(head))
         q_describe_owned(b, p);
-    else if (head->type == Q_PAGE_RUN && off < size && q_page_is_movable(head))
+    else if (q_page_type_of(head) == Q_PAGE_RUN && off < size && q_page_is_movable(head))
         q_buf_printf(b, "belongs to a handle of quire_movable_alloc()");
-    else if (head->type == Q_PAGE_RUN && off < size && q_page_is_counted(head))
+    else if (q_page_type_of(head) == Q_PAGE_RUN && off < size && q_page_is_counted(head))
         q_buf_printf(b, "in a live block of pages, not malloc's (%u pages at %p, offset %zu)",
                      head->nr, (const void *)start, off);
-    else if (head->type == Q_PAGE_RUN && off < size)
+    else if (q_page_type_of(head) == Q_PAGE_RUN && off < size)
         q_buf_printf(b, "inside a live object of size %zu at %p (offset %zu)", size,
                      (const void *)start, off);
     else if (((uintptr_t)p & 15) != 0)
@@ -136,9 +136,9 @@ static void describe_page(struct q_buf *b, const struct q_page *page)
     const struct q_page *head = block_head(page);
     size_t at = (size_t)(page - head);
 
-    if (head->type == Q_PAGE_SLAB && at < head->nr)
+    if (q_page_type_of(head) == Q_PAGE_SLAB && at < head->nr)
         q_buf_printf(b, "holds objects of malloc's");
-    else if (head->type != Q_PAGE_RUN || at >= head->nr)
+    else if (q_page_type_of(head) != Q_PAGE_RUN || at >= head->nr)
         q_buf_printf(b, "already free");
     else if (q_page_is_owned(head))
         q_describe_owned(b, q_page_address(page));

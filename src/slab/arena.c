@@ -61,8 +61,8 @@ static struct q_chunk *chunk_of(const void *p)
 {
     struct q_page *page = q_arena_page_of((const void *)q_align_down((uintptr_t)p, Q_SLAB_SIZE));
 
-    if (page == NULL || __atomic_load_n(&page->type, __ATOMIC_RELAXED) != Q_PAGE_RUN ||
-        !q_page_is_owned(page) || page->private != Q_OWNER_ARENA)
+    if (page == NULL || q_page_type_of(page) != Q_PAGE_RUN || !q_page_is_owned(page) ||
+        page->private != Q_OWNER_ARENA)
         return NULL;
     return (struct q_chunk *)(void *)page->lru.next;
 }

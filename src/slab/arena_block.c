@@ -234,7 +234,7 @@ struct q_arena_block *q_arena_block_at(const void *p)
 
     if (page == NULL)
         return mapping_at(p);
-    if (__atomic_load_n(&page->type, __ATOMIC_RELAXED) != Q_PAGE_RUN || !q_page_is_owned(page) ||
+    if (q_page_type_of(page) != Q_PAGE_RUN || !q_page_is_owned(page) ||
         page->private != Q_OWNER_ARENA_LARGE || q_arena_address_of(page) != (const char *)p)
         return NULL;
     return (struct q_arena_block *)(void *)page->lru.next;

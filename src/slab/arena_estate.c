@@ -52,8 +52,7 @@ static void cut(struct q_arena_estate *e, unsigned at, unsigned units, bool one)
         if (!is_head)
             head->flags = 0;
         __atomic_store_n(&head->refcount, is_head ? Q_PAGE_OWNED : 0, __ATOMIC_RELAXED);
-        /* Relaxed, but whole: read by q_page_head() of others without the lock. */
-        __atomic_store_n(&head->type, is_head ? Q_PAGE_RUN : Q_PAGE_NONE, __ATOMIC_RELAXED);
+        q_page_set_type(head, is_head ? Q_PAGE_RUN : Q_PAGE_NONE);
     }
     q_unlock(&zone->lock);
 }

@@ -68,7 +68,7 @@ static void relink_all(void)
         }
         struct q_slab *s = q_slab_at((uint32_t)(pfn >> q_slab_order()) + 1);
         uint64_t w = atomic_load_explicit(&s->remote, memory_order_relaxed);
-        if (q_slab_page(s)->type == Q_PAGE_SLAB && (w & Q_REMOTE_SHARED) != 0)
+        if (q_page_type_of(q_slab_page(s)) == Q_PAGE_SLAB && (w & Q_REMOTE_SHARED) != 0)
             link_shared(list_of(q_slab_nid(s), s->cls), s);
     }
 }

@@ -59,13 +59,13 @@ struct q_page *q_unit_page(const void *p)
     const struct q_slab *unit = descriptor(pfn);
     struct q_page *head = q_pfn_to_page(pfn);
 
-    if (__atomic_load_n(&head->type, __ATOMIC_RELAXED) == Q_PAGE_NONE) {
+    if (q_page_type_of(head) == Q_PAGE_NONE) {
         head = q_virt_to_page(q_unit_start(unit));
         if (head == NULL || q_unit_owner(unit) == NULL)
             return NULL;
     }
     /* Racy for an address that belongs to nobody who asks; then it only leads to a message. */
-    if (__atomic_load_n(&head->type, __ATOMIC_RELAXED) != Q_PAGE_RUN || !q_page_is_owned(head) ||
+    if (q_page_type_of(head) != Q_PAGE_RUN || !q_page_is_owned(head) ||
         q_page_to_pfn(page) - q_page_to_pfn(head) >= __atomic_load_n(&head->nr, __ATOMIC_RELAXED))
         return NULL;
     return head;

@@ -31,16 +31,16 @@ static void read_pages(struct q_stat *st, size_t from, size_t to)
         const struct q_page *page = q_pfn_to_page(pfn);
         size_t skip = 1;
 
-        if (page->type == Q_PAGE_SLAB) {
+        if (q_page_type_of(page) == Q_PAGE_SLAB) {
             const struct q_slab *s = q_slab_at((uint32_t)(pfn >> q_slab_order()) + 1);
             if (s->number != 0)
                 read_slab(st, s);
             skip = (size_t)1 << q_slab_order();
-        } else if (page->type == Q_PAGE_RUN) {
+        } else if (q_page_type_of(page) == Q_PAGE_RUN) {
             st->run_bytes += (size_t)page->nr << q_page_shift;
             st->runs++;
             skip = page->nr;
-        } else if (page->type == Q_PAGE_BUDDY || page->type == Q_PAGE_PCP) {
+        } else if (q_page_type_of(page) == Q_PAGE_BUDDY || q_page_type_of(page) == Q_PAGE_PCP) {
             skip = (size_t)1 << page->order;
         }
         pfn += skip > 0 ? skip : 1;

@@ -47,8 +47,8 @@ static bool in_part(const struct q_zone *zone, size_t pfn)
 /* The head at a page, or 1 where it is none: how many pages to the next. */
 static size_t length(const struct q_page *page)
 {
-    /* Relaxed: slabs and blocks of per-CPU lists turn into each other; both are passed over. */
-    switch (__atomic_load_n(&page->type, __ATOMIC_RELAXED)) {
+    /* Slabs and blocks of per-CPU lists may turn into each other; both are passed over. */
+    switch (q_page_type_of(page)) {
     case Q_PAGE_BUDDY:
         return (size_t)1 << page->order;
     case Q_PAGE_RUN:
@@ -78,7 +78,7 @@ static unsigned movable_runs(size_t pfn, struct q_page *list[LIST_MAX])
     while (pfn < end) {
         struct q_page *page = q_pfn_to_page(pfn);
 
-        if (page->type == Q_PAGE_RUN && may_move(page) && n < LIST_MAX)
+        if (q_page_type_of(page) == Q_PAGE_RUN && may_move(page) && n < LIST_MAX)
             list[n++] = page;
         else if (!q_page_is_free(page))
             return 0;
@@ -118,13 +118,13 @@ static void take_target(struct q_zone *zone, struct q_page *page, size_t nr)
     q_buddy_free_range(&zone->buddy, page + nr, pfn + nr, block - nr, how);
     page->nr = (uint32_t)nr;
     page->refcount = Q_PAGE_HANDLED;
-    page->type = Q_PAGE_RUN;
+    q_page_set_type(page, Q_PAGE_RUN);
     zone->nr_run_pages += nr;
 }
 
 static void give_source(struct q_zone *zone, struct q_page *page, size_t nr)
 {
-    page->type = Q_PAGE_NONE;
+    q_page_set_type(page, Q_PAGE_NONE);
     page->refcount = 1;
     zone->nr_run_pages -= nr;
     q_zone_give(zone, page, nr, nr);

@@ -247,7 +247,7 @@ static struct q_page *try_on(const struct q_place *want, q_gfp_t gfp, unsigned o
         if (page == NULL)
             page = q_zone_take(zone, order, nr, mobility_of(gfp), &written);
         if (page != NULL) {
-            page->type = Q_PAGE_RUN;
+            q_page_set_type(page, Q_PAGE_RUN);
             page->nr = (uint32_t)nr;
             page->refcount = 1;
             zone->nr_run_pages += nr;
@@ -318,10 +318,10 @@ void q_free_run(struct q_page *page)
         page->flags = 0;
     }
     q_lock(&zone->lock);
-    q_assert(page->type == Q_PAGE_RUN);
+    q_assert(q_page_type_of(page) == Q_PAGE_RUN);
     size_t nr = page->nr;
     zone->nr_run_pages -= nr;
-    page->type = Q_PAGE_NONE;
+    q_page_set_type(page, Q_PAGE_NONE);
     q_zone_give(zone, page, nr, nr);
     q_zone_tick(zone);
     q_unlock(&zone->lock);

@@ -32,7 +32,7 @@ static struct q_page *aligned_run(struct q_page *page)
     for (unsigned order = 0; order <= Q_MAX_ORDER; order++) {
         size_t block = sizeof(*page) << order;
         struct q_page *head = (struct q_page *)q_align_down((uintptr_t)page, block);
-        unsigned type = __atomic_load_n(&head->type, __ATOMIC_RELAXED);
+        unsigned type = q_page_type_of(head);
 
         if (type == Q_PAGE_NONE)
             continue;
@@ -50,10 +50,10 @@ size_t q_page_set_moved(struct q_page *page)
     size_t before = q_page_to_pfn(page) & (((size_t)1 << Q_MAX_ORDER) - 1);
     struct q_page *head = page;
 
-    while (__atomic_load_n(&head->type, __ATOMIC_RELAXED) == Q_PAGE_NONE && before-- > 0)
+    while (q_page_type_of(head) == Q_PAGE_NONE && before-- > 0)
         head--;
-    /* Relaxed: as above. */
-    unsigned type = __atomic_load_n(&head->type, __ATOMIC_RELAXED);
+    /* Relaxed, the length too: as in aligned_run(). */
+    unsigned type = q_page_type_of(head);
     size_t nr = __atomic_load_n(&head->nr, __ATOMIC_RELAXED), at = (size_t)(page - head);
 
     if ((type != Q_PAGE_SLAB && type != Q_PAGE_RUN) || at >= nr)
@@ -113,8 +113,7 @@ void q_split_pages(struct q_page *page)
         page[i].nr = 1;
         page[i].flags |= page->flags & Q_PAGE_MOVED;
         q_page_set_counted(&page[i]);
-        /* Relaxed, but whole: read by q_page_head() of others without the lock. */
-        __atomic_store_n(&page[i].type, Q_PAGE_RUN, __ATOMIC_RELAXED);
+        q_page_set_type(&page[i], Q_PAGE_RUN);
     }
 }
 

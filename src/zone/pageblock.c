@@ -141,8 +141,8 @@ bool q_pageblock_next_dirty(size_t *pfn, size_t *nr)
     while (at < end) {
         struct q_page *page = q_pfn_to_page(at);
 
-        /* Relaxed: a slab and a per-CPU block may change into each other meanwhile; both are skipped. */
-        uint8_t type = __atomic_load_n(&page->type, __ATOMIC_RELAXED);
+        /* A slab and a per-CPU block may change into each other meanwhile; both are skipped. */
+        uint8_t type = q_page_type_of(page);
 
         if (type != Q_PAGE_BUDDY) {
             /* Skip what is in use: a block's head says its length; unused frames one by one. */

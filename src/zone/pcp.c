@@ -106,7 +106,7 @@ static void push(struct q_pcp *pcp, struct q_page *page, unsigned order, unsigne
 {
     /* Relaxed: see q_pageblock_next_dirty(), which looks without this lock. */
     __atomic_store_n(&page->order, (uint8_t)order, __ATOMIC_RELAXED);
-    __atomic_store_n(&page->type, Q_PAGE_PCP, __ATOMIC_RELAXED);
+    q_page_set_type(page, Q_PAGE_PCP);
     page->nr = written;
     /* Relaxed: a hint. A pageblock changes its kind under the zone's lock. */
     uint8_t mobility =
@@ -151,7 +151,7 @@ static void drain_to(struct q_zone *zone, struct q_pcp *pcp, uint32_t keep)
             struct q_page *page = q_container_of(list->prev, struct q_page, lru);
 
             unlink_block(pcp, page, order);
-            page->type = Q_PAGE_NONE;
+            q_page_set_type(page, Q_PAGE_NONE);
             q_zone_give(zone, page, (size_t)1 << order, page->nr);
         }
     }

@@ -52,7 +52,7 @@ static void settle_frontier(struct q_zone *zone)
         zone->frontier = zone->frontier_end; /* of two sections: the new one is lost */
     /* The next block to be cut off may have been freed, but not passed over, already. */
     if (zone->frontier < zone->frontier_end)
-        q_pfn_to_page(zone->frontier)->type = Q_PAGE_NONE;
+        q_page_set_type(q_pfn_to_page(zone->frontier), Q_PAGE_NONE);
 }
 
 /* Whether the largest block at pfn is one of this zone's, cut off the frontier. */

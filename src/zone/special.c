@@ -226,8 +226,7 @@ static struct q_page *take(enum q_special kind, unsigned order, size_t nr, size_
         zone->nr_alloc++;
         page->nr = (uint32_t)nr;
         page->refcount = 1;
-        /* Relaxed: see q_split_run(). */
-        __atomic_store_n(&page->type, Q_PAGE_RUN, __ATOMIC_RELAXED);
+        q_page_set_type(page, Q_PAGE_RUN);
     }
     q_unlock(&zone->lock);
     return page;
@@ -239,7 +238,7 @@ static void give(const struct q_section *s, struct q_page *page, size_t nr, bool
     struct q_special_zone *zone = s->zone;
     struct q_free_how how = {.mobility = Q_UNMOVABLE, .fresh = !written};
 
-    page->type = Q_PAGE_NONE;
+    q_page_set_type(page, Q_PAGE_NONE);
     for (size_t i = 0; i < nr; i++)
         page[i].flags = written ? Q_PAGE_WRITTEN : 0;
     zone->nr_written += written ? nr : 0;
@@ -263,7 +262,7 @@ static void free_run(struct q_page *head)
     if (!s->inherited)
         give(s, head, nr, written);
     else
-        head->type = Q_PAGE_NONE; /* its parent may still use it */
+        q_page_set_type(head, Q_PAGE_NONE); /* its parent may still use it */
     q_unlock(&s->zone->lock);
     q_uncharge_outside(nr);
 }
