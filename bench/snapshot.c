@@ -3,6 +3,8 @@
  *
  *   snapshot MiB               all of it
  *   snapshot MiB rollback      going back alone
+ *   snapshot MiB rollback-heap the same of one heap of the program's
+ *   snapshot MiB rollback-sigbus and of one whose writers save (QUIRE_HEAP_SIGBUS)
  *   snapshot MiB sigbus        first writes to a heap whose writers save pages themselves
  *
  * The heap is one of small blocks (4000 bytes), all written. Prints a name and a number a line:
@@ -160,29 +162,35 @@ static double first_write_fork(size_t n, size_t stride)
 
 static uint64_t go_back_rng;
 
-/* One iteration's work: DIRTY blocks anywhere in the heap, or the first DIRTY every time. */
-static void dirty(bool anywhere)
+/* DIRTY blocks anywhere in the heap; the same, touched before they are written; the first DIRTY. */
+enum pages { ANYWHERE, TOUCHED, SAME };
+
+/* One iteration's work. */
+static void dirty(enum pages which)
 {
     for (size_t i = 0; i < DIRTY; i++) {
         go_back_rng ^= go_back_rng << 13;
         go_back_rng ^= go_back_rng >> 7;
         go_back_rng ^= go_back_rng << 17;
-        *(volatile uint64_t *)block[anywhere ? go_back_rng % nr : i] = go_back_rng;
+        volatile uint64_t *at = (volatile uint64_t *)block[which != SAME ? go_back_rng % nr : i];
+        if (which == TOUCHED)
+            quire_snapshot_touch((const void *)(uintptr_t)at, sizeof(*at));
+        *at = go_back_rng;
     }
 }
 
 /* Microseconds for an iteration that writes and is undone. */
-static double undone_by_restore(bool anywhere)
+static double undone_by_restore(enum pages which)
 {
     static double v[GO_BACK_ROUNDS];
-    quire_snapshot_t *s = quire_snapshot_take(NULL, QUIRE_SNAPSHOT_ROLLBACK);
+    quire_snapshot_t *s = quire_snapshot_take(heap, QUIRE_SNAPSHOT_ROLLBACK);
 
     if (s == NULL)
         return 0;
     go_back_rng = 88172645463325252u;
     for (int i = 0; i < GO_BACK_ROUNDS; i++) {
         double t = now_us();
-        dirty(anywhere);
+        dirty(which);
         if (quire_snapshot_restore(s) != 0)
             perror("quire_snapshot_restore");
         v[i] = now_us() - t;
@@ -192,7 +200,7 @@ static double undone_by_restore(bool anywhere)
 }
 
 /* The same in a child for each. */
-static double undone_by_fork(bool anywhere)
+static double undone_by_fork(enum pages which)
 {
     double v[ROUNDS];
 
@@ -201,7 +209,7 @@ static double undone_by_fork(bool anywhere)
         double t = now_us();
         pid_t pid = fork();
         if (pid == 0) {
-            dirty(anywhere);
+            dirty(which);
             _exit(0);
         }
         waitpid(pid, NULL, 0);
@@ -219,10 +227,11 @@ static void by_writers(void)
 
 static void going_back(void)
 {
-    say("rollback", undone_by_restore(true));
-    say("rollback_fork", undone_by_fork(true));
-    say("rollback_hot", undone_by_restore(false));
-    say("rollback_hot_fork", undone_by_fork(false));
+    say("rollback", undone_by_restore(ANYWHERE));
+    say("rollback_touched", undone_by_restore(TOUCHED));
+    say("rollback_fork", undone_by_fork(ANYWHERE));
+    say("rollback_hot", undone_by_restore(SAME));
+    say("rollback_hot_fork", undone_by_fork(SAME));
 }
 
 int main(int argc, char **argv)
@@ -232,8 +241,11 @@ int main(int argc, char **argv)
     size_t bytes = (argc > 1 ? strtoul(argv[1], NULL, 10) : 256) << 20;
     struct quire_snapshot_stat st;
 
-    if (argc > 2 && strcmp(argv[2], "sigbus") == 0) {
-        heap = quire_heap_create(&(struct quire_heap_attr){.flags = QUIRE_HEAP_SIGBUS});
+    const char *what = argc > 2 ? argv[2] : "";
+    bool sigbus = strstr(what, "sigbus") != NULL;
+    if (sigbus || strcmp(what, "rollback-heap") == 0) {
+        heap =
+            quire_heap_create(&(struct quire_heap_attr){.flags = sigbus ? QUIRE_HEAP_SIGBUS : 0});
         if (heap == NULL)
             return 1;
     }
@@ -246,11 +258,11 @@ int main(int argc, char **argv)
             return 1;
         memset(block[i], (int)i, BLOCK);
     }
-    if (heap != NULL) {
+    if (strcmp(what, "sigbus") == 0) {
         by_writers();
         return 0;
     }
-    if (argc > 2 && strcmp(argv[2], "rollback") == 0) {
+    if (*what != '\0') {
         going_back();
         return 0;
     }

@@ -109,10 +109,14 @@ def heap_table(mib, small, huge):
 
 def rollback_table(program):
     table = Table(f"going back, heap of {ROLLBACK_MIB} MiB, {HOT_PAGES} pages a round")
-    for name, huge in (("4 KiB", False), ("huge", True)):
-        run = measure(program, ROLLBACK_MIB, huge, "rollback")
+    for name, huge, what in (("4 KiB", False, "rollback"), ("huge", True, "rollback"),
+                             ("one heap", False, "rollback-heap"),
+                             ("one heap, SIGBUS", False, "rollback-sigbus")):
+        run = measure(program, ROLLBACK_MIB, huge, what)
         table.ratio(f"pages anywhere, us a round: {name}", run["rollback"], run["rollback_fork"],
                     1 / 30)
+        table.ratio(f"pages anywhere, touched first, us a round: {name}", run["rollback_touched"],
+                    run["rollback_fork"], 1 / 30)
         table.ratio(f"the same pages, us a round: {name}", run["rollback_hot"],
                     run["rollback_hot_fork"], 1 / 30)
         table.limit(f"the same pages, us a page: {name}", run["rollback_hot"] / HOT_PAGES, 0.5)

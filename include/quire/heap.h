@@ -15,7 +15,8 @@
  * pages of 4 KiB) are runs of pages; larger ones have mappings of their own.
  * They are aligned to 16 bytes. They are not malloc's: free(), realloc() and
  * malloc_usable_size() refuse them. Those that are not in a special zone are
- * part of snapshots, and gone back with, as the rest of the memory is.
+ * part of snapshots, and gone back with, as the rest of the memory is; a heap
+ * can also go back by itself (quire/snapshot.h).
  *
  * Threads. A heap may be used by any thread at any time; one lock for each
  * call guards it. A heap with QUIRE_HEAP_SINGLE has no lock, and may be used

@@ -78,7 +78,8 @@ typedef struct quire_snapshot quire_snapshot_t;
 /*
  * Take a snapshot. heap is NULL: all memory of quire's. Or a heap of
  * quire_heap_create()'s, not in a special zone: then it shows the memory of that
- * one only, and is taken in time by that; no flags but QUIRE_SNAPSHOT_HOLDER.
+ * one only, and is taken in time by that; no flags but QUIRE_SNAPSHOT_HOLDER
+ * or QUIRE_SNAPSHOT_ROLLBACK.
  * NULL and errno:
  *   EINVAL    heap is none, is another thread's or in a special zone; or a flag
  *             is unknown or does not go with it
@@ -87,16 +88,19 @@ typedef struct quire_snapshot quire_snapshot_t;
  *             threads moved large blocks without a pause for ten seconds
  *   EPERM     neither userfaultfd nor reading a child process is allowed
  * and with QUIRE_SNAPSHOT_ROLLBACK:
- *   EBUSY     another thread is inside malloc
+ *   EBUSY     another thread is inside malloc (not of one heap)
  *   EDEADLK   the calling thread's stack lies in the heap
- *   ENOTSUP   userfaultfd is refused, or the heap is in the sparse memory model
+ *   ENOTSUP   userfaultfd is refused; or it is to be of all memory, in the
+ *             sparse memory model
  */
 quire_snapshot_t *quire_snapshot_take(void *heap, unsigned flags);
 
 /*
  * Forget it; frees what was kept for it. 0, or -1 and errno:
- *   EBUSY     an increment that was loaded onto it is not released yet
- *   EINVAL    it is not a snapshot, or was released
+ *   EBUSY     an increment that was loaded onto it is not released yet; or it is
+ *             for going back with one heap, and a newer one of all memory is too
+ *   EINVAL    it is not a snapshot, or was released; or it is for going back with
+ *             a heap that has an owner, and that is another thread
  */
 int quire_snapshot_release(quire_snapshot_t *snap);
 
@@ -133,12 +137,26 @@ void quire_snapshot_touch(const void *p, size_t len);
  *  - What a signal handler allocated or freed while it interrupted malloc
  *    is left as it is.
  *
+ * A snapshot of one heap takes back that heap, and nothing else: malloc, other
+ * heaps and other threads go on meanwhile, and threads may come and go. Then
+ * the rules are:
+ *  - While this runs nobody else uses the heap or what lies in it. Of one with
+ *    an owner, only the owner calls this.
+ *  - Newer snapshots of it, or of all memory, are released first.
+ *  - Pointers into it from outside, and what lies in it and points out, stay
+ *    what they are.
+ * What the heap frees between the cut and the snapshot's release stays its own
+ * and counts against its limit, since it may come back.
+ *
  * 0, or -1 with errno and nothing changed:
- *   EINVAL    not a snapshot taken with QUIRE_SNAPSHOT_ROLLBACK
+ *   EINVAL    not a snapshot taken with QUIRE_SNAPSHOT_ROLLBACK; or its heap was
+ *             destroyed, or is another thread's
  *   EBUSY     a newer snapshot is alive; threads came or went since the cut;
  *             or another thread is inside malloc
  *   EDEADLK   the calling thread's stack lies in the heap
- *   ENOBUFS, ESTALE, EIO   as of quire_snapshot_read()
+ *   ENOBUFS   as of quire_snapshot_read(); or what changed in the heap could not
+ *             be noted for want of memory
+ *   ESTALE, EIO   as of quire_snapshot_read()
  */
 int quire_snapshot_restore(quire_snapshot_t *snap);
 

@@ -145,6 +145,24 @@ void q_snapshot_end(struct quire_snapshot *s)
     q_snapshot_free(s);
 }
 
+/* 0 or an errno. api_lock held. */
+static int may_release(const struct quire_snapshot *s)
+{
+    if (s->increments > 0)
+        return EBUSY;
+    if (s->undo == NULL || s->heap == NULL)
+        return 0;
+    /* Going back to that would bring the heap's own book-keeping for this one back. */
+    for (const struct quire_snapshot *newer = q_cow.live; newer != NULL && newer != s;
+         newer = newer->older)
+        if (newer->undo != NULL && newer->heap == NULL)
+            return EBUSY;
+    q_enter();
+    bool others = q_undo_heap_is_others(s->undo);
+    q_leave();
+    return others ? EINVAL : 0;
+}
+
 Q_PUBLIC int quire_snapshot_release(quire_snapshot_t *s)
 {
     int error = q_snapshot_check(s);
@@ -161,16 +179,16 @@ Q_PUBLIC int quire_snapshot_release(quire_snapshot_t *s)
         return 0;
     }
     q_cow_lock_api();
-    if (s->increments > 0) {
-        q_cow_unlock_api();
-        errno = EBUSY;
-        return -1;
+    error = may_release(s);
+    if (error == 0) {
+        s->released = true;
+        if (s->branches == 0)
+            q_snapshot_end(s);
     }
-    s->released = true;
-    if (s->branches == 0)
-        q_snapshot_end(s);
     q_cow_unlock_api();
-    return 0;
+    if (error != 0)
+        errno = error;
+    return error != 0 ? -1 : 0;
 }
 
 Q_PUBLIC int quire_snapshot_budget(size_t bytes)

@@ -12,7 +12,8 @@
  * so pages that every round writes cost a copy each, and others a fault, a
  * copy and a comparison. The snapshot must be the newest: then its version of a page
  * is the page's newest, and no other snapshot shows the page itself as it is
- * now. Older ones show the same after as before.
+ * now. Older ones show the same after as before. For one of a heap of the
+ * program's, newer ones of other heaps do not matter: they have other pages.
  *
  * Nobody else may be in the heap meanwhile; the handler waits for
  * q_store.lock, so nothing that is protected is written while that is held.
@@ -21,6 +22,7 @@
 
 #include "cow/cow.h"
 #include "cow/undo.h"
+#include "slab/arena_undo.h"
 #include "slab/heap.h"
 #include "zone/fork.h"
 #include "zone/movable.h"
@@ -147,8 +149,17 @@ static void take_kept_back(const struct q_ranges *blocks)
     q_cow.nr_kept = to;
 }
 
-/* All locks of src/zone held, signals blocked. */
-static int restore(struct quire_snapshot *s)
+/* q_store.lock is taken here. */
+static int put_all_back(struct quire_snapshot *s)
+{
+    q_lock(&q_store.lock);
+    int error = put_pages_back(s);
+    q_store_unlock();
+    return error;
+}
+
+/* All locks of src/zone held. */
+static int restore_all(struct quire_snapshot *s)
 {
     if (q_cow.live != s || !q_vsettled())
         return EBUSY;
@@ -156,15 +167,63 @@ static int restore(struct quire_snapshot *s)
     if (error != 0)
         return error;
     q_movable_reach(true);
-    q_lock(&q_store.lock);
-    error = put_pages_back(s);
-    q_store_unlock();
+    error = put_all_back(s);
     q_movable_reach(false);
     if (error != 0)
         return error;
     q_undo_put_back(s->undo);
     take_kept_back(&s->undo->blocks);
     return 0;
+}
+
+/* Whether a newer snapshot shows pages of this one's heap, or may. */
+static bool newer_shows(const struct quire_snapshot *s)
+{
+    const struct quire_snapshot *newer = q_cow.live;
+
+    while (newer != NULL && newer != s && newer->heap != NULL && newer->heap != s->heap)
+        newer = newer->older;
+    return newer != s;
+}
+
+/* Other threads go on, in other heaps and in malloc. */
+static int restore_heap(struct quire_snapshot *s)
+{
+    struct q_undo *u = s->undo;
+
+    if (newer_shows(s))
+        return EBUSY;
+    int error = q_undo_enter_heap(u);
+    if (error != 0)
+        return error == ENOMEM ? ENOBUFS : EINVAL;
+    struct q_arena_newer newer = q_arena_find_newer(u->heap);
+    error = put_all_back(s);
+    if (error == 0) {
+        q_arena_go_back(u->heap, &newer);
+        u->restores++;
+    }
+    q_arena_leave(u->heap);
+    return error;
+}
+
+/* api_lock held. */
+static int restore(struct quire_snapshot *s)
+{
+    q_sweep_finish();
+    q_store_populate();
+    uint64_t mask = q_signals_block();
+    q_enter();
+    int error;
+    if (s->heap != NULL) {
+        error = restore_heap(s);
+    } else {
+        q_zone_fork_prepare(true);
+        error = restore_all(s);
+        q_zone_fork_parent();
+    }
+    q_leave();
+    q_signals_restore(mask);
+    return error;
 }
 
 Q_PUBLIC int quire_snapshot_restore(quire_snapshot_t *s)
@@ -180,15 +239,7 @@ Q_PUBLIC int quire_snapshot_restore(quire_snapshot_t *s)
     if (error == 0) {
         q_cow_settle();
         q_cow_lock_api();
-        q_sweep_finish();
-        q_store_populate();
-        uint64_t mask = q_signals_block();
-        q_enter();
-        q_zone_fork_prepare(true);
         error = restore(s);
-        q_zone_fork_parent();
-        q_leave();
-        q_signals_restore(mask);
         q_cow_unlock_api();
     }
     if (error == 0)

@@ -51,6 +51,11 @@ struct quire_snapshot *q_snapshot_new(int method)
 void q_snapshot_free(struct quire_snapshot *s)
 {
     q_ranges_free(&s->ranges);
+    if (s->undo != NULL && s->undo->cut != NULL) {
+        q_enter();
+        q_undo_leave_heap(s->undo);
+        q_leave();
+    }
     q_undo_free(s->undo);
     q_blocks_free(&s->blocks);
     s->magic = 0;
@@ -207,13 +212,16 @@ static bool collect_blocks(struct quire_snapshot *s)
     return !s->sized || q_blocks_collect(&s->blocks, &s->ranges);
 }
 
-/* Zone locks held, and that of the heap, if it is of one. False: no memory, or nothing to show. */
+/*
+ * Zone locks held, and that of the heap, if it is of one. False: no memory, or nothing to show. To
+ * an empty heap one can go back.
+ */
 static bool collect(struct quire_snapshot *s)
 {
     bool all = s->heap != NULL ? q_ranges_collect_arena(&s->ranges, s->heap)
                                : q_ranges_collect(&s->ranges);
 
-    return all && s->ranges.nr > 0 && collect_blocks(s);
+    return all && (s->ranges.nr > 0 || s->undo != NULL) && collect_blocks(s);
 }
 
 /* Zone locks held, signals blocked. */
@@ -223,7 +231,7 @@ static int prepare(struct quire_snapshot *s)
     const struct q_ranges *guarded = q_cow_guarded(s);
 
     if (error == 0 && s->undo != NULL)
-        error = q_undo_collect(s->undo);
+        error = s->heap != NULL ? q_undo_collect_heap(s->undo, s->heap) : q_undo_collect(s->undo);
     if (error == 0 && q_cow_stack_in(guarded))
         error = EDEADLK;
     if (error == 0)
@@ -336,19 +344,31 @@ void q_cow_settle(void)
         q_cow_settle_hook();
 }
 
-/* What can be gone back to is made by protection alone, and in the models with a window. */
+/* A heap that needs no handler, in a process that has none. */
+static bool by_its_writers(const struct q_arena *a)
+{
+    return a != NULL && a->sigbus && q_uffd_ours(&q_bus.uffd) && q_store_init();
+}
+
+/* What can be gone back to is made by protection alone, and all memory in the models with a window. */
 static int prepare_rollback(struct quire_snapshot *s)
 {
     const char *why;
 
-    if (q_mem.sparse)
+    if (q_mem.sparse && s->heap == NULL)
         return ENOTSUP;
     s->undo = q_undo_new();
     if (s->undo == NULL)
         return ENOMEM;
     int error = q_cow_start(&why);
-    if (error != 0)
+    if (error != 0 && !by_its_writers(s->heap))
         return error == EPERM ? ENOTSUP : error;
+    if (s->heap != NULL) {
+        q_enter();
+        bool ok = q_undo_new_heap(s->undo);
+        q_leave();
+        return ok ? 0 : ENOMEM;
+    }
     q_cow_settle();
     q_heap_get();
     q_heap_adopt_orphans();
@@ -362,6 +382,7 @@ static int take_rollback(struct take_args *a)
 
     if (s == NULL)
         return ENOMEM;
+    s->heap = a->heap;
     int error = prepare_rollback(s);
     if (error == 0)
         error = take_by_protection(s, false);
@@ -371,12 +392,6 @@ static int take_rollback(struct take_args *a)
     else
         a->result = s;
     return error == EPERM ? ENOTSUP : error;
-}
-
-/* A heap that needs no handler, in a process that has none. */
-static bool by_its_writers(const struct q_arena *a)
-{
-    return a != NULL && a->sigbus && q_uffd_ours(&q_bus.uffd) && q_store_init();
 }
 
 static int take(struct take_args *a)
@@ -432,7 +447,8 @@ Q_PUBLIC quire_snapshot_t *quire_snapshot_take(void *heap, unsigned flags)
     pthread_t thread;
 
     unsigned how = flags & ~QUIRE_SNAPSHOT_SIZES;
-    if ((heap != NULL && (flags & ~QUIRE_SNAPSHOT_HOLDER) != 0) || !may_show(heap) ||
+    if ((heap != NULL && (flags & ~(QUIRE_SNAPSHOT_HOLDER | QUIRE_SNAPSHOT_ROLLBACK)) != 0) ||
+        !may_show(heap) ||
         (how != 0 && how != QUIRE_SNAPSHOT_HOLDER && how != QUIRE_SNAPSHOT_LAZY &&
          flags != QUIRE_SNAPSHOT_ROLLBACK)) {
         errno = EINVAL;

@@ -37,6 +37,14 @@ void q_undo_free(struct q_undo *u)
     unmap(u, sizeof(*u));
 }
 
+bool q_undo_make_log(struct q_undo *u)
+{
+    u->room = q_max(2 * (u->guarded.bytes >> q_page_shift), 1);
+    u->page = q_mmap(NULL, q_align_up(u->room * sizeof(*u->page), q_page_size()),
+                     PROT_READ | PROT_WRITE, MAP_NORESERVE);
+    return u->page != NULL;
+}
+
 /* --- the copy -------------------------------------------------------------------------------- */
 
 /* Called for every piece of the copy, always in the same order; `at` is its place in the copy. */
@@ -135,11 +143,8 @@ int q_undo_collect(struct q_undo *u)
                       atomic_load_explicit(&q_pages_outside, memory_order_relaxed);
     u->pages_carved = atomic_load_explicit(&q_pages_carved, memory_order_relaxed);
     u->copy_bytes = each_piece(u, NULL);
-    u->room = 2 * (u->guarded.bytes >> q_page_shift);
     u->copy = q_mmap(NULL, q_align_up(u->copy_bytes, q_page_size()), PROT_READ | PROT_WRITE, 0);
-    u->page = q_mmap(NULL, q_align_up(u->room * sizeof(*u->page), q_page_size()),
-                     PROT_READ | PROT_WRITE, MAP_NORESERVE);
-    if (u->copy == NULL || u->page == NULL)
+    if (u->copy == NULL || !q_undo_make_log(u))
         return ENOMEM;
     each_piece(u, copy_piece);
     return 0;

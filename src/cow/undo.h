@@ -1,5 +1,5 @@
 /*
- * undo.h - what going back needs beside saved pages.
+ * undo.h - what going back needs beside saved pages; of all memory, and of one heap.
  *
  * A snapshot taken with QUIRE_SNAPSHOT_ROLLBACK protects more than it shows:
  *
@@ -20,8 +20,11 @@
  * the cut would be put back into it, so threads must be quiet then; heaps that
  * are busy are refused. Heaps that came or went since mean threads that did.
  *
+ * Of one heap of the program's, what it has at the cut is guarded, and nothing
+ * else: its own book-keeping is put back by slab/arena_undo.h.
+ *
  * The log is written under q_store.lock by the handler; the rest under
- * api_lock and all locks of src/zone.
+ * api_lock and all locks of src/zone, or that of the heap.
  */
 #ifndef Q_COW_UNDO_H
 #define Q_COW_UNDO_H
@@ -37,8 +40,14 @@
 #define Q_LOG_HOT 0x100u /* found changed when it might have been protected again */
 #define Q_LOG_BITS 0x1ffu
 
+struct q_arena;
+struct q_arena_cut;
+
 struct q_undo {
     struct q_ranges guarded;
+    struct q_arena *heap; /* NULL: of all memory */
+    uint64_t serial;      /* the heap's */
+    struct q_arena_cut *cut;
     struct q_ranges blocks; /* one entry for each mapping, unjoined */
     uintptr_t *page;        /* the log */
     size_t nr_pages, room;
@@ -55,6 +64,9 @@ struct q_undo {
 struct q_undo *q_undo_new(void);
 void q_undo_free(struct q_undo *u);
 
+/* The log's memory, for what is guarded. False: none. */
+bool q_undo_make_log(struct q_undo *u);
+
 /* Fill u. 0; ENOMEM; EBUSY: a thread is inside malloc. All locks of src/zone held. */
 int q_undo_collect(struct q_undo *u);
 
@@ -66,6 +78,22 @@ int q_undo_check(const struct q_undo *u);
  * locks; not q_store.lock, since what is written may be protected.
  */
 void q_undo_put_back(struct q_undo *u);
+
+/*
+ * undo_heap.c: the same for one heap: room, before any lock is taken; then between q_arena_enter()
+ * and q_arena_leave().
+ */
+bool q_undo_new_heap(struct q_undo *u);
+int q_undo_collect_heap(struct q_undo *u, struct q_arena *a);
+
+/* Enter the heap again. 0; ESRCH: it is no more; EPERM: another thread's own; ENOMEM: see arena_undo.h. */
+int q_undo_enter_heap(const struct q_undo *u);
+
+/* Whether only another thread may end it: the heap has an owner. */
+bool q_undo_heap_is_others(const struct q_undo *u);
+
+/* The heap does without: what was kept for it is freed, the room as well. In q_enter(). */
+void q_undo_leave_heap(struct q_undo *u);
 
 /* A guarded page has its first version since the cut. q_store.lock held. */
 Q_INLINE void q_undo_log(struct q_undo *u, uintptr_t page)

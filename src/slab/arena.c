@@ -1,9 +1,11 @@
 /* arena.c - see arena.h: objects, spans and chunks of heaps; heaps come and go. */
 #include "slab/arena.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "base/msg.h"
+#include "slab/arena_undo.h"
 #include "slab/slub.h"
 
 #define ENOUGH_OBJS 4u
@@ -30,8 +32,25 @@ struct q_arena *q_arena_create(const struct q_arena_how *how)
     q_lock(&q_arenas.lock);
     q_list_add_tail(&q_arenas.list, &a->list);
     q_arenas.nr++;
+    a->serial = ++q_arenas.serial;
     q_unlock(&q_arenas.lock);
     return a;
+}
+
+int q_arena_enter_again(struct q_arena *a, uint64_t serial)
+{
+    int error = ESRCH;
+    struct q_list *l;
+
+    q_lock(&q_arenas.lock);
+    for (l = q_arenas.list.next; l != NULL && l != &q_arenas.list && l != &a->list; l = l->next)
+        ;
+    if (l == &a->list && a->serial == serial)
+        error = a->single && a->owner != q_thread_pointer() ? EPERM : 0;
+    if (error == 0)
+        q_arena_enter(a);
+    q_unlock(&q_arenas.lock);
+    return error;
 }
 
 /* --- bits: where live objects begin ---------------------------------------------------------- */
@@ -85,16 +104,29 @@ static struct q_chunk *new_chunk(struct q_arena *a)
         q_unit_claim(c->page, Q_OWNER_ARENA, a, c);
     c->arena = a;
     c->start = q_arena_address_of(c->page);
+    c->mark = (struct q_arena_mark){a->cuts, a->cuts};
     c->free_cells = UINT16_MAX;
-    q_list_add(&a->chunks, &c->list);
-    q_list_add(&a->roomy, &c->roomy);
+    q_arena_link(a, Q_CHUNKS, &a->chunks, &c->list);
+    q_arena_link(a, Q_ROOMY, &a->roomy, &c->roomy);
     return c;
 }
 
-static void free_chunk(struct q_arena *a, struct q_chunk *c)
+void q_arena_end_chunk(struct q_arena *a, struct q_chunk *c)
 {
     q_arena_put_pages(a, c->page);
     q_inner_free(c);
+}
+
+/* Off all lists, its objects forgotten. Where one may go back, it stays the heap's. */
+static void free_chunk(struct q_arena *a, struct q_chunk *c)
+{
+    if (!q_arena_keeps(a, &c->mark)) {
+        q_arena_end_chunk(a, c);
+        return;
+    }
+    c->free_cells = UINT16_MAX;
+    memset(c->live, 0, sizeof(c->live));
+    q_arena_link(a, Q_CHUNKS, &a->kept_chunks, &c->list);
 }
 
 /* A free stretch of `cells`, at a multiple of that; Q_ARENA_CELLS: none. */
@@ -140,41 +172,69 @@ static Q_NOINLINE struct q_arena_span *new_span(struct q_arena *a, unsigned cls)
 
     if (c == NULL)
         return NULL;
+    if (q_arena_wants(a, c))
+        q_arena_save_chunk(a, c);
     c->free_cells &= (uint16_t) ~(((1u << cells) - 1) << at);
     if (c->free_cells == 0)
-        q_list_del(&c->roomy);
+        q_arena_unlink(a, Q_ROOMY, &c->roomy);
     memset(&c->span_of[at], (int)at, cells);
     struct q_arena_span *s = &c->span[at];
     *s = (struct q_arena_span){.cls = (uint8_t)cls,
                                .first = (uint8_t)at,
                                .cells = (uint8_t)cells,
                                .objs = (uint16_t)(cells * Q_ARENA_CELL / q_classes[cls].size)};
-    q_list_add(&bin->spans, &s->list);
+    q_arena_link(a, Q_SPANS, &bin->spans, &s->list);
     bin->nr_spans++;
     return s;
 }
 
+/* Whether it is all that the bin could serve from. */
+static bool alone(const struct q_arena_bin *bin, const struct q_arena_span *s)
+{
+    return bin->spans.next == &s->list && s->list.next == &bin->spans;
+}
+
 /* An empty span goes, but for the last that the bin could serve from; an empty chunk, but for the last. */
-static Q_NOINLINE void free_span(struct q_arena *a, struct q_chunk *c, struct q_arena_span *s)
+static void free_span(struct q_arena *a, struct q_chunk *c, struct q_arena_span *s)
 {
     struct q_arena_bin *bin = &a->bin[s->cls];
 
-    if (bin->spans.next == &s->list && s->list.next == &bin->spans)
+    if (alone(bin, s))
         return;
-    q_list_del(&s->list);
+    q_arena_unlink(a, Q_SPANS, &s->list);
     bin->nr_spans--;
     if (c->free_cells == 0)
-        q_list_add(&a->roomy, &c->roomy);
+        q_arena_link(a, Q_ROOMY, &a->roomy, &c->roomy);
     c->free_cells |= (uint16_t)(((1u << s->cells) - 1) << s->first);
     s->cells = 0;
     if (c->free_cells != UINT16_MAX || (a->chunks.next == &c->list && c->list.next == &a->chunks))
         return;
-    q_list_del(&c->list);
-    q_list_del(&c->roomy);
+    q_arena_unlink(a, Q_CHUNKS, &c->list);
+    q_arena_unlink(a, Q_ROOMY, &c->roomy);
     free_chunk(a, c);
 }
 
 /* --- objects --------------------------------------------------------------------------------- */
+
+/* free_object() calls nothing but as its last step, so it needs no registers saved. */
+static void free_object(struct q_arena *a, struct q_chunk *c, struct q_arena_span *s, void *p);
+
+static Q_COLD void free_after_saving(struct q_arena *a, struct q_chunk *c, struct q_arena_span *s,
+                                     void *p)
+{
+    q_arena_save_chunk(a, c);
+    free_object(a, c, s, p);
+}
+
+/* It has room again, or is empty; one of a single object is both. */
+static Q_NOINLINE void span_turned(struct q_arena *a, struct q_chunk *c, struct q_arena_span *s,
+                                   bool was_full)
+{
+    if (was_full)
+        q_arena_link(a, Q_SPANS, &a->bin[s->cls].spans, &s->list);
+    if (s->used == 0)
+        free_span(a, c, s);
+}
 
 static void *alloc_object(struct q_arena *a, unsigned cls)
 {
@@ -186,6 +246,8 @@ static void *alloc_object(struct q_arena *a, unsigned cls)
     if (q_unlikely(s == NULL))
         return NULL;
     struct q_chunk *c = q_container_of(s - s->first, struct q_chunk, span[0]);
+    if (q_arena_wants(a, c))
+        q_arena_save_chunk(a, c);
     struct q_object *o = s->free;
     if (o != NULL)
         s->free = o->next;
@@ -193,7 +255,7 @@ static void *alloc_object(struct q_arena *a, unsigned cls)
         o = (struct q_object *)(c->start + s->first * Q_ARENA_CELL +
                                 (size_t)s->carved++ * q_classes[cls].size);
     if (q_unlikely(++s->used == s->objs))
-        q_list_del(&s->list);
+        q_arena_unlink(a, Q_SPANS, &s->list);
     flip_live(c, o);
     a->live_bytes += q_classes[cls].size;
     return o;
@@ -203,14 +265,17 @@ static void free_object(struct q_arena *a, struct q_chunk *c, struct q_arena_spa
 {
     struct q_object *o = p;
 
+    if (q_arena_wants(a, c)) {
+        free_after_saving(a, c, s, p);
+        return;
+    }
     flip_live(c, p);
     o->next = s->free;
     s->free = o;
     a->live_bytes -= q_classes[s->cls].size;
-    if (q_unlikely(s->used-- == s->objs))
-        q_list_add(&a->bin[s->cls].spans, &s->list);
-    if (q_unlikely(s->used == 0))
-        free_span(a, c, s);
+    bool was_full = s->used-- == s->objs;
+    if (q_unlikely(was_full) || (q_unlikely(s->used == 0) && !alone(&a->bin[s->cls], s)))
+        span_turned(a, c, s, was_full);
 }
 
 void *q_arena_alloc(struct q_arena *a, size_t n, size_t align, bool zero)
@@ -241,7 +306,7 @@ void q_arena_look(const void *p, struct q_arena_spot *spot)
     if (c == NULL) {
         spot->block = q_arena_block_at(p);
         if (spot->block != NULL) {
-            spot->what = Q_ARENA_LIVE;
+            spot->what = spot->block->kept ? Q_ARENA_FREE : Q_ARENA_LIVE;
             spot->arena = spot->block->arena;
             spot->bytes = spot->block->bytes;
         }
@@ -306,13 +371,13 @@ void q_arena_reset(struct q_arena *a)
     while (!q_list_empty(&a->chunks)) {
         struct q_chunk *c = q_container_of(a->chunks.next, struct q_chunk, list);
 
-        q_list_del(&c->list);
+        q_arena_unlink(a, Q_CHUNKS, &c->list);
         free_chunk(a, c);
     }
     q_list_init(&a->roomy);
     memset(a->bin, 0, sizeof(a->bin));
     a->live = a->live_bytes = 0;
-    q_assert(a->pages == 0);
+    q_assert(a->pages == 0 || a->cut != NULL);
 }
 
 void q_arena_destroy(struct q_arena *a)
@@ -322,6 +387,10 @@ void q_arena_destroy(struct q_arena *a)
     q_list_del(&a->list);
     q_arenas.nr--;
     q_unlock(&q_arenas.lock);
+    q_arena_enter(a); /* who releases a snapshot of it may have got here first */
+    while (a->cut != NULL && !a->lost)
+        q_arena_end_cut(a, a->cut);
+    q_arena_leave(a);
     q_arena_reset(a);
     if (!a->lost)
         q_inner_free(a);

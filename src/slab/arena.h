@@ -17,6 +17,9 @@
  * (interior, freed, never handed out) from a right one. The end of a heap is
  * the end of its chunks, blocks and mappings; objects are not looked at.
  *
+ * A heap can be gone back to: what changes then, and what is kept meanwhile, is
+ * said in arena_undo.h.
+ *
  * Chunks and blocks are found by their first page: it is owned
  * (zone/page_ref.h), `private` says what it is, and lru.next leads to what is
  * known of it. That holds in all zones. Chunks in the linear map are found by
@@ -40,6 +43,15 @@
 #define Q_ARENA_GRAIN 16u
 
 struct q_arena;
+struct q_arena_cut;
+
+/*
+ * For going back: how many cuts the heap had seen when this came, and for which one it was saved
+ * last, or would have been: never less.
+ */
+struct q_arena_mark {
+    uint32_t born, saved;
+};
 
 struct q_arena_span {
     struct q_list list;    /* the bin's */
@@ -52,6 +64,7 @@ struct q_chunk {
     struct q_arena *arena;
     struct q_page *page;
     char *start;
+    struct q_arena_mark mark;
     struct q_list list, roomy;
     uint16_t free_cells;                     /* a bit each */
     uint8_t span_of[Q_ARENA_CELLS];          /* cell -> first cell of its span */
@@ -63,10 +76,12 @@ struct q_chunk {
 struct q_arena_block {
     uint64_t magic; /* of a mapping's: ^ its address */
     struct q_arena *arena;
+    struct q_arena_mark mark;
     struct q_list list;
     struct q_page *page; /* NULL: a mapping */
     char *base;          /* of the mapping */
     size_t bytes;        /* usable */
+    bool kept;           /* freed, but not given back: arena_undo.h */
 };
 
 /* A pageblock of a heap with `sigbus`: arena_estate.c. */
@@ -90,13 +105,20 @@ struct q_arena {
     bool starved;    /* what failed since this was false did so for want of memory */
     uint32_t gfp;
     uint64_t magic;
+    uint64_t serial; /* no other heap of the process has it, before or after */
     uintptr_t owner; /* thread pointer */
     struct q_mempolicy policy;
     size_t limit, pages, peak; /* in pages; limit 0: none */
-    size_t live, live_bytes, allocs, failures;
-    struct q_list list; /* q_arenas.list */
-    struct q_list chunks, roomy, large, huge;
+    size_t allocs, failures;
+    struct q_list list;          /* q_arenas.list */
     struct q_list estates, full; /* where `sigbus`: with free units, without */
+    struct q_arena_cut *cut;     /* the newest; NULL: nobody wants to go back */
+    uint32_t cuts;               /* as many were made */
+    uint32_t saving;             /* number of the newest cut; 0: none, or it is lost */
+    /* From here on it is as it was after going back. */
+    size_t live, live_bytes;
+    struct q_list chunks, roomy, large, huge;
+    struct q_list kept_chunks, kept_large, kept_huge;
     struct q_arena_bin bin[Q_NR_CLASSES];
 };
 
@@ -104,6 +126,7 @@ struct q_arena {
 struct q_arenas {
     struct q_lock lock;
     uint32_t nr;
+    uint64_t serial; /* of the newest */
     struct q_list list;
 };
 
@@ -143,6 +166,9 @@ Q_INLINE void q_arena_leave(struct q_arena *a)
     if (!a->single)
         q_unlock(&a->lock);
 }
+
+/* Enter the heap `serial`, which was at a. 0; ESRCH: it is no more; EPERM: another thread's own. */
+int q_arena_enter_again(struct q_arena *a, uint64_t serial);
 
 /* The rest: between these two. NULL: no memory (`starved` is true then), or the limit. */
 void *q_arena_alloc(struct q_arena *a, size_t n, size_t align, bool zero);
@@ -206,6 +232,10 @@ void *q_arena_alloc_block(struct q_arena *a, size_t n, size_t align, bool zero);
 void q_arena_free_block(struct q_arena *a, struct q_arena_block *b);
 bool q_arena_resize_block(struct q_arena *a, struct q_arena_block *b, void **p, size_t n);
 void q_arena_free_blocks(struct q_arena *a);
+
+/* Inside, for going back: give the memory back that q_arena_free_block() would keep. */
+void q_arena_end_chunk(struct q_arena *a, struct q_chunk *c);
+void q_arena_end_block(struct q_arena *a, struct q_arena_block *b);
 
 /* The block that begins at p; NULL. */
 struct q_arena_block *q_arena_block_at(const void *p);

@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "base/msg.h"
-#include "slab/arena.h"
+#include "slab/arena_undo.h"
 #include "slab/slub.h"
 #include "zone/page_alloc.h"
 #include "zone/special.h"
@@ -122,8 +122,9 @@ static void *new_run(struct q_arena *a, size_t n, size_t align, bool zero)
         return NULL;
     }
     b->arena = a;
+    b->mark = (struct q_arena_mark){a->cuts, a->cuts};
     b->bytes = nr << q_page_shift;
-    q_list_add(&a->large, &b->list);
+    q_arena_link(a, Q_RUNS, &a->large, &b->list);
     return q_arena_address_of(b->page);
 }
 
@@ -158,9 +159,12 @@ static void *new_mapping(struct q_arena *a, size_t n, size_t align, bool zero)
     struct q_arena_block *b = (struct q_arena_block *)(p - q_page_size());
     if (zero && dirty > front)
         memset(p, 0, q_min(bytes, dirty) - front);
-    *b = (struct q_arena_block){
-        .magic = MAGIC ^ (uintptr_t)b, .arena = a, .base = base, .bytes = bytes - front};
-    q_list_add(&a->huge, &b->list);
+    *b = (struct q_arena_block){.magic = MAGIC ^ (uintptr_t)b,
+                                .arena = a,
+                                .mark = {a->cuts, a->cuts},
+                                .base = base,
+                                .bytes = bytes - front};
+    q_arena_link(a, Q_MAPPINGS, &a->huge, &b->list);
     return p;
 }
 
@@ -187,16 +191,28 @@ static void free_mapping(struct q_arena *a, struct q_arena_block *b)
     q_vfree(base);
 }
 
-void q_arena_free_block(struct q_arena *a, struct q_arena_block *b)
+void q_arena_end_block(struct q_arena *a, struct q_arena_block *b)
 {
-    a->live_bytes -= b->bytes;
-    q_list_del(&b->list);
     if (b->page == NULL) {
         free_mapping(a, b);
         return;
     }
     q_arena_put_pages(a, b->page);
     q_inner_free(b);
+}
+
+void q_arena_free_block(struct q_arena *a, struct q_arena_block *b)
+{
+    bool run = b->page != NULL;
+
+    a->live_bytes -= b->bytes;
+    q_arena_unlink(a, run ? Q_RUNS : Q_MAPPINGS, &b->list);
+    if (!q_arena_keeps(a, &b->mark)) {
+        q_arena_end_block(a, b);
+        return;
+    }
+    b->kept = true;
+    q_arena_link(a, run ? Q_RUNS : Q_MAPPINGS, run ? &a->kept_large : &a->kept_huge, &b->list);
 }
 
 static void free_list(struct q_arena *a, struct q_list *list)
@@ -244,7 +260,7 @@ static bool resize_run(struct q_arena *a, struct q_arena_block *b, size_t n)
 {
     size_t nr = pages_of(n), have = b->page->nr;
 
-    if (a->special != 0 || n > q_max_block_size())
+    if (a->special != 0 || n > q_max_block_size() || q_arena_keeps(a, &b->mark))
         return nr == have;
     if (a->sigbus) {
         if (nr > have || nr <= have / 2)
@@ -270,14 +286,14 @@ static bool resize_mapping(struct q_arena *a, struct q_arena_block *b, void **p,
 {
     size_t page = q_page_size(), bytes = q_align_up(n, page), have = b->bytes;
 
-    if (b->base != (char *)b || a->sigbus)
+    if (b->base != (char *)b || a->sigbus || q_arena_keeps(a, &b->mark))
         return bytes == have;
     if (bytes > have && !charge(a, (bytes - have) >> q_page_shift))
         return false;
-    q_list_del(&b->list);
+    q_arena_unlink(a, Q_MAPPINGS, &b->list);
     struct q_arena_block *now = q_vrealloc(b, page + bytes);
     if (now == NULL) {
-        q_list_add(&a->huge, &b->list);
+        q_arena_link(a, Q_MAPPINGS, &a->huge, &b->list);
         a->pages -= bytes > have ? (bytes - have) >> q_page_shift : 0;
         return false;
     }
@@ -285,7 +301,7 @@ static bool resize_mapping(struct q_arena *a, struct q_arena_block *b, void **p,
     now->magic = MAGIC ^ (uintptr_t)now;
     now->base = (char *)now;
     now->bytes = bytes;
-    q_list_add(&a->huge, &now->list);
+    q_arena_link(a, Q_MAPPINGS, &a->huge, &now->list);
     a->pages -= bytes < have ? (have - bytes) >> q_page_shift : 0;
     *p = (char *)now + page;
     return true;
