@@ -192,7 +192,9 @@ static void report(size_t number, const char *name, int status)
     } else if (WIFSIGNALED(status)) {
         printf("# %s: killed by signal %d (%s)%s\n", name, WTERMSIG(status),
                strsignal(WTERMSIG(status)),
-               WTERMSIG(status) == SIGALRM ? ": it took too long" : "");
+               WTERMSIG(status) == SIGALRM   ? ": it took too long"
+               : WTERMSIG(status) == SIGKILL ? ": it took much too long, unless it was killed"
+                                             : "");
         printf("not ok %zu - %s\n", number, name);
     } else {
         printf("not ok %zu - %s\n", number, name);
@@ -212,22 +214,46 @@ void conform_alarm(unsigned int seconds)
     alarm(seconds * patience);
 }
 
+static volatile pid_t running; /* 0: none */
+
+static void end_running(int sig)
+{
+    (void)sig;
+    if (running > 0)
+        kill(running, SIGKILL);
+}
+
+/* A case may hang with its signals blocked, where its own alarm does not reach it. */
+static void alarm_behind(pid_t pid, unsigned int seconds)
+{
+    struct sigaction end = {.sa_handler = end_running, .sa_flags = SA_RESTART};
+
+    running = pid;
+    sigaction(SIGALRM, &end, NULL);
+    conform_alarm(seconds + 10);
+}
+
 static int run_one(const struct conform_case *c, size_t number)
 {
+    unsigned int seconds = c->seconds != 0 ? c->seconds : USUAL_SECONDS;
     int status = 0;
     pid_t pid;
 
     fflush(stdout);
     pid = fork();
     if (pid == 0) {
-        conform_alarm(c->seconds != 0 ? c->seconds : USUAL_SECONDS);
+        signal(SIGALRM, SIG_DFL);
+        conform_alarm(seconds);
         c->run();
         conform_end();
     }
+    alarm_behind(pid, seconds);
     if (pid < 0 || waitpid(pid, &status, 0) != pid) {
         printf("Bail out! fork or waitpid: %s\n", strerror(errno));
         exit(1);
     }
+    running = 0;
+    alarm(0);
     report(number, c->name, status);
     return WIFEXITED(status) && (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == EXIT_SKIPPED)
                ? 0
