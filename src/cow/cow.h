@@ -91,12 +91,6 @@ struct quire_snapshot {
     bool released;                         /* by the program: ends with its last branch */
 };
 
-/* A freed mapping that waits for the end of the snapshots that show it. */
-struct q_kept {
-    void *addr;
-    size_t bytes;
-};
-
 struct q_cow {
     struct q_uffd uffd;
     int pid;                /* whose descriptor and handler these are; 0: nobody's */
@@ -117,8 +111,6 @@ struct q_cow {
     _Atomic int sweeper;        /* its number; 0: not yet, or no more */
     uint32_t sweeper_as_holder; /* q_lock_self() of it */
     _Atomic bool orphaned;      /* the sweeper was killed */
-    struct q_kept *kept;        /* under q_vm_lock */
-    size_t nr_kept, room_kept;
 };
 
 extern struct q_cow q_cow;
@@ -276,8 +268,13 @@ void q_branch_fork_child(void);
 /* release.c: free all of it; no branch is left. api_lock held. */
 void q_snapshot_end(struct quire_snapshot *s);
 
-/* release.c: unmap freed mappings that nobody shows any more. */
+/* hold.c: the zones ask from now on, or no more. All locks of src/zone held. */
+void q_cow_hold(bool any);
+/* Unmap freed mappings that nobody shows any more. */
 void q_cow_unmap_kept(void);
+/* Of these, which are in use again, nobody may. All locks of src/zone held. */
+void q_cow_take_kept_back(const struct q_ranges *blocks);
+void q_cow_hold_fork_child(void);
 
 /* drop.c: 0, or the errno with which quire_snapshot_drop() fails; drop what lies below end. */
 int q_snapshot_may_drop(const struct quire_snapshot *s);

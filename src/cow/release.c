@@ -11,7 +11,6 @@
 #include "cow/sigbus.h"
 #include "slab/heap.h"
 #include "zone/fork.h"
-#include "zone/hold.h"
 #include "zone/memmap.h"
 #include "zone/vmalloc.h"
 
@@ -57,34 +56,6 @@ static void unprotect(const struct q_ranges *ranges)
     }
 }
 
-/* Take a kept mapping out of the list that nobody shows any more. q_vm_lock held. */
-static bool pick_kept(struct q_kept *out)
-{
-    const struct q_holder *h = atomic_load_explicit(&q_holder, memory_order_relaxed);
-
-    for (size_t i = 0; i < q_cow.nr_kept; i++) {
-        if (h != NULL && h->held(q_cow.kept[i].addr, q_cow.kept[i].bytes))
-            continue;
-        *out = q_cow.kept[i];
-        q_cow.kept[i] = q_cow.kept[--q_cow.nr_kept];
-        return true;
-    }
-    return false;
-}
-
-void q_cow_unmap_kept(void)
-{
-    struct q_kept k;
-
-    for (bool got = true; got;) {
-        q_lock(&q_vm_lock);
-        got = pick_kept(&k);
-        q_unlock(&q_vm_lock);
-        if (got)
-            q_munmap(k.addr, k.bytes);
-    }
-}
-
 /* Whether it was the last. All locks of src/zone and q_store.lock held. */
 static uintptr_t unlink_live(uintptr_t snapshot, uintptr_t unused)
 {
@@ -97,7 +68,7 @@ static uintptr_t unlink_live(uintptr_t snapshot, uintptr_t unused)
     if (q_cow_any_live())
         return false;
     q_store_reset();
-    atomic_store_explicit(&q_holder, NULL, memory_order_relaxed);
+    q_cow_hold(false);
     return true;
 }
 
@@ -268,11 +239,8 @@ void q_cow_fork_child(void)
     q_sweep_forget();
     q_cow.live = q_cow.views = NULL;
     q_branch_fork_child();
-    atomic_store_explicit(&q_holder, NULL, memory_order_relaxed);
     q_store_forget();
-    for (size_t i = 0; i < q_cow.nr_kept; i++)
-        q_munmap(q_cow.kept[i].addr, q_cow.kept[i].bytes);
-    q_cow.nr_kept = 0;
+    q_cow_hold_fork_child();
 }
 
 void q_cow_meet_child(void)

@@ -134,21 +134,6 @@ static int put_pages_back(struct quire_snapshot *s)
     return 0;
 }
 
-/* Blocks of the snapshot that were freed since are in use again, so nobody may unmap them. */
-static void take_kept_back(const struct q_ranges *blocks)
-{
-    size_t to = 0;
-
-    for (size_t i = 0; i < q_cow.nr_kept; i++) {
-        uintptr_t at = (uintptr_t)q_cow.kept[i].addr;
-        const struct q_range *r = q_ranges_find(blocks, at);
-
-        if (r == NULL || r->start != at)
-            q_cow.kept[to++] = q_cow.kept[i];
-    }
-    q_cow.nr_kept = to;
-}
-
 /* q_store.lock is taken here. */
 static int put_all_back(struct quire_snapshot *s)
 {
@@ -172,7 +157,7 @@ static int restore_all(struct quire_snapshot *s)
     if (error != 0)
         return error;
     q_undo_put_back(s->undo);
-    take_kept_back(&s->undo->blocks);
+    q_cow_take_kept_back(&s->undo->blocks);
     return 0;
 }
 

@@ -10,7 +10,6 @@
 #include "slab/cache.h"
 #include "slab/heap.h"
 #include "zone/fork.h"
-#include "zone/hold.h"
 #include "zone/vmalloc.h"
 
 #define PATIENCE_NS 10000000000u /* for mappings on their way; each takes milliseconds at most */
@@ -68,41 +67,6 @@ int q_snapshot_check(const struct quire_snapshot *s)
         return EINVAL;
     return s->pid == q_getpid() ? 0 : ESTALE;
 }
-
-/* --- what the zones ask (hold.h) ------------------------------------------------------------- */
-
-static bool held(const void *addr, size_t len)
-{
-    if (q_sweep_away((uintptr_t)addr, len)) /* what is done to it now would be lost */
-        return true;
-    for (const struct quire_snapshot *s = q_cow.live; s != NULL; s = s->older)
-        if (q_cow_error(s) == 0 && q_cow_gone(s) < (uintptr_t)addr + len &&
-            q_ranges_touch(q_cow_guarded(s), q_max((uintptr_t)addr, q_cow_gone(s)),
-                           (uintptr_t)addr + len))
-            return true;
-    return false;
-}
-
-static void keep(void *addr, size_t bytes)
-{
-    if (q_cow.nr_kept == q_cow.room_kept) {
-        size_t room = q_align_up(q_max(2 * q_cow.room_kept, 1) * sizeof(struct q_kept), 4096);
-        room = q_align_up(room, q_page_size());
-        struct q_kept *now = q_mmap(NULL, room, PROT_READ | PROT_WRITE, 0);
-
-        if (now == NULL)
-            return; /* it is never unmapped, rather than too early */
-        for (size_t i = 0; i < q_cow.nr_kept; i++)
-            now[i] = q_cow.kept[i];
-        if (q_cow.kept != NULL)
-            q_munmap(q_cow.kept, q_cow.room_kept * sizeof(struct q_kept));
-        q_cow.kept = now;
-        q_cow.room_kept = room / sizeof(struct q_kept);
-    }
-    q_cow.kept[q_cow.nr_kept++] = (struct q_kept){addr, bytes};
-}
-
-static const struct q_holder holder = {.held = held, .keep = keep};
 
 /* --- the cut --------------------------------------------------------------------------------- */
 
@@ -277,8 +241,7 @@ static int cut(struct quire_snapshot *s, bool lazy)
         return error;
     /* This stack is not in it, or that would be refused; but it may be in an earlier one. */
     error = (int)q_own_run(cut_now, (uintptr_t)s, lazy);
-    /* Relaxed: who looks holds one of the locks that are held here. */
-    atomic_store_explicit(&q_holder, q_cow.live != NULL ? &holder : NULL, memory_order_relaxed);
+    q_cow_hold(q_cow.live != NULL);
     return error;
 }
 
