@@ -12,7 +12,6 @@
 #include "slab/heap.h"
 #include "zone/fork.h"
 #include "zone/memmap.h"
-#include "zone/vmalloc.h"
 
 #define UNPROTECT_BYTES                                                                            \
     ((size_t)32 << 20) /* at once, so that nobody waits long for the address space */
