@@ -278,6 +278,56 @@ static bool by_writers(void)
     return ok;
 }
 
+/*
+ * One heap goes back: to two cuts, one after the other, with objects, a run and a mapping that are
+ * freed meanwhile.
+ */
+static bool one_goes_back(void)
+{
+    struct quire_heap *heap = quire_heap_create(NULL);
+    char *malloced = block, *own = heap != NULL ? quire_heap_alloc(heap, PAGES * PAGE) : NULL;
+    char *small = own != NULL ? quire_heap_alloc(heap, 100) : NULL;
+    char *large = small != NULL ? quire_heap_alloc(heap, 6u << 20) : NULL;
+    quire_snapshot_t *cut[2] = {NULL, NULL};
+    int before = number;
+    bool ok = large != NULL;
+
+    if (!ok)
+        may_fail("a heap that goes back");
+    for (int i = 0; ok && i < 2; i++) {
+        block = own;
+        write_all(i + 1);
+        large[5u << 20] = small[50] = (char)(i + 1);
+        cut[i] = quire_snapshot_take(heap, QUIRE_SNAPSHOT_ROLLBACK);
+        if (cut[i] == NULL)
+            may_fail("take of a heap");
+        ok = cut[i] != NULL;
+    }
+    for (int i = 1; i >= 0; i--) {
+        if (ok) {
+            write_all(7);
+            large[5u << 20] = small[50] = 7;
+            quire_heap_free(heap, large);
+            quire_heap_free(heap, small);
+            ok = quire_snapshot_restore(cut[i]) == 0;
+            if (!ok)
+                may_fail("restore of a heap");
+        }
+        number = i + 1;
+        if (ok)
+            check_all("of a heap that went back");
+        if (ok && (small[50] != i + 1 || large[5u << 20] != i + 1 || quire_heap_of(small) != heap ||
+                   quire_heap_of(large) != heap))
+            wrong("a block that came back");
+        if (cut[i] != NULL)
+            release(cut[i]);
+    }
+    quire_heap_destroy(heap);
+    block = malloced;
+    number = before;
+    return ok;
+}
+
 static bool touched(void)
 {
     quire_snapshot_t *s = quire_snapshot_take(NULL, 0);
@@ -297,7 +347,7 @@ int main(int argc, char **argv)
 {
     bool (*const rounds[])(void) = {by_protection, lazily,        two_at_once,  go_back,
                                     by_holder,     save_and_load, touched,      by_writers,
-                                    among_writers, child_writes,  by_protection};
+                                    among_writers, child_writes,  one_goes_back, by_protection};
     long allowed = argc > 1 ? atol(argv[1]) : 0;
 
     alarm(SECONDS); /* nobody waits for ever */
