@@ -146,14 +146,17 @@ void quire_snapshot_touch(const void *p, size_t len);
  *  - Pointers into it from outside, and what lies in it and points out, stay
  *    what they are.
  * What the heap frees between the cut and the snapshot's release stays its own
- * and counts against its limit, since it may come back.
+ * and counts against its limit, since it may come back; so quire_heap_reset()
+ * gives none of that back, and blocks above 32 KiB that were there at the cut
+ * are copied where they are resized. In a child of fork that lasts until the
+ * child releases its handle.
  *
  * 0, or -1 with errno and nothing changed:
  *   EINVAL    not a snapshot taken with QUIRE_SNAPSHOT_ROLLBACK; or its heap was
  *             destroyed, or is another thread's
  *   EBUSY     a newer snapshot is alive; threads came or went since the cut;
  *             or another thread is inside malloc
- *   EDEADLK   the calling thread's stack lies in the heap
+ *   EDEADLK   the calling thread's stack lies in the heap, and did at the cut
  *   ENOBUFS   as of quire_snapshot_read(); or what changed in the heap could not
  *             be noted for want of memory
  *   ESTALE, EIO   as of quire_snapshot_read()

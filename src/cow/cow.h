@@ -16,7 +16,8 @@
  * (inbox.h).
  *
  * Locks, from the top:
- *   api_lock       one thread at a time takes, releases, makes views
+ *   api_lock       one thread at a time takes, releases, goes back, makes views
+ *   arena->lock    of a heap that the snapshot is of, at the cut, going back and at the end
  *   locks of src/zone, all of them: while a snapshot comes or goes
  *   q_store.lock   with all signals blocked; see store.h
  *

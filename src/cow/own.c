@@ -11,7 +11,7 @@
  * then on only to q_own_run()'s own frame and below.
  *
  * The handlers, the sweeper and the keeper have stacks of ours, and need none of
- * this; restore.c has looked at its own before.
+ * this.
  */
 #include "cow/own.h"
 

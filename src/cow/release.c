@@ -154,6 +154,8 @@ Q_PUBLIC int quire_snapshot_release(quire_snapshot_t *s)
         s->released = true;
         if (s->branches == 0)
             q_snapshot_end(s);
+        else if (s->undo != NULL)
+            q_undo_leave_heap(s->undo); /* branches do not go back */
     }
     q_cow_unlock_api();
     if (error != 0)

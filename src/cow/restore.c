@@ -21,6 +21,7 @@
 #include <string.h>
 
 #include "cow/cow.h"
+#include "cow/own.h"
 #include "cow/undo.h"
 #include "slab/arena_undo.h"
 #include "slab/heap.h"
@@ -134,12 +135,18 @@ static int put_pages_back(struct quire_snapshot *s)
     return 0;
 }
 
-/* q_store.lock is taken here. */
+static uintptr_t put_back_now(uintptr_t snapshot, uintptr_t unused)
+{
+    return (uintptr_t)put_pages_back((struct quire_snapshot *)snapshot);
+}
+
+/* q_store.lock is taken here. The stack may be in another heap, and in a snapshot of that. */
 static int put_all_back(struct quire_snapshot *s)
 {
-    q_lock(&q_store.lock);
-    int error = put_pages_back(s);
-    q_store_unlock();
+    uint64_t mask = q_signals_block();
+    int error = (int)q_own_run(put_back_now, (uintptr_t)s, 0);
+
+    q_signals_restore(mask);
     return error;
 }
 
@@ -194,20 +201,22 @@ static int restore_heap(struct quire_snapshot *s)
 /* api_lock held. */
 static int restore(struct quire_snapshot *s)
 {
+    int error;
+
     q_sweep_finish();
     q_store_populate();
-    uint64_t mask = q_signals_block();
     q_enter();
-    int error;
     if (s->heap != NULL) {
+        /* Signals stay: what is given back may be memory whose writers save it (SIGBUS). */
         error = restore_heap(s);
     } else {
+        uint64_t mask = q_signals_block();
         q_zone_fork_prepare(true);
         error = restore_all(s);
         q_zone_fork_parent();
+        q_signals_restore(mask);
     }
     q_leave();
-    q_signals_restore(mask);
     return error;
 }
 

@@ -190,7 +190,7 @@ static bool hand(const struct q_uffd *from, const struct q_uffd *to, uintptr_t a
 static bool any_goes_back(void)
 {
     for (const struct quire_snapshot *s = q_cow.live; s != NULL; s = s->older)
-        if (s->undo != NULL)
+        if (s->undo != NULL && s->heap == NULL)
             return true;
     return false;
 }

@@ -50,11 +50,8 @@ struct quire_snapshot *q_snapshot_new(int method)
 void q_snapshot_free(struct quire_snapshot *s)
 {
     q_ranges_free(&s->ranges);
-    if (s->undo != NULL && s->undo->cut != NULL) {
-        q_enter();
+    if (s->undo != NULL)
         q_undo_leave_heap(s->undo);
-        q_leave();
-    }
     q_undo_free(s->undo);
     q_blocks_free(&s->blocks);
     s->magic = 0;

@@ -92,7 +92,7 @@ int q_undo_enter_heap(const struct q_undo *u);
 /* Whether only another thread may end it: the heap has an owner. */
 bool q_undo_heap_is_others(const struct q_undo *u);
 
-/* The heap does without: what was kept for it is freed, the room as well. In q_enter(). */
+/* The heap does without, if it is of one: what was kept for it is freed, and the cut. Once is enough. */
 void q_undo_leave_heap(struct q_undo *u);
 
 /* A guarded page has its first version since the cut. q_store.lock held. */

@@ -3,6 +3,7 @@
 
 #include "cow/undo.h"
 #include "slab/arena_undo.h"
+#include "slab/heap.h"
 
 /* What stands before mappings that were kept for an older cut: their list is as it was, too. */
 static void add_kept(struct q_ranges *r, const struct q_arena *a)
@@ -60,6 +61,9 @@ bool q_undo_heap_is_others(const struct q_undo *u)
 
 void q_undo_leave_heap(struct q_undo *u)
 {
+    if (u->cut == NULL)
+        return;
+    q_enter();
     if (u->heap == NULL) {
         q_inner_free(u->cut);
     } else if (q_arena_enter_again(u->heap, u->serial) == 0) {
@@ -67,6 +71,7 @@ void q_undo_leave_heap(struct q_undo *u)
             q_arena_end_cut(u->heap, u->cut);
         q_arena_leave(u->heap);
     }
+    q_leave();
     u->heap = NULL;
     u->cut = NULL;
 }

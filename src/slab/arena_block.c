@@ -261,7 +261,7 @@ static bool resize_run(struct q_arena *a, struct q_arena_block *b, size_t n)
     size_t nr = pages_of(n), have = b->page->nr;
 
     if (a->special != 0 || n > q_max_block_size() || q_arena_keeps(a, &b->mark))
-        return nr == have;
+        return nr << q_page_shift == b->bytes;
     if (a->sigbus) {
         if (nr > have || nr <= have / 2)
             return false;

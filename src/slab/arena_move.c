@@ -3,41 +3,59 @@
 #include "slab/arena.h"
 #include "zone/vmalloc.h"
 
-/* Move what stands behind page, or a mapping; *there: how many pages lie on the node now. */
-static long move(struct q_page *page, char *at, size_t bytes, unsigned nid, long *there)
+struct move {
+    unsigned nid;
+    long there; /* pages that lie on the node now */
+    long error; /* 0, or negative: nothing more is done */
+};
+
+/* Move what stands behind page, or a mapping. */
+static void move(struct move *m, struct q_page *page, char *at, size_t bytes)
 {
     /* Pages of the zones go home when they are freed. */
     if (page != NULL)
         page->flags |= Q_PAGE_MOVED;
-    long ret = q_node_move(at, bytes, nid);
+    long ret = q_node_move(at, bytes, m->nid);
 
-    *there += ret > 0 ? ret : 0;
-    return ret < 0 ? ret : 0;
+    m->there += ret > 0 ? ret : 0;
+    m->error = ret < 0 ? ret : 0;
+}
+
+static void move_chunks(struct move *m, struct q_list *list)
+{
+    for (struct q_list *l = list->next; m->error == 0 && l != NULL && l != list; l = l->next) {
+        struct q_chunk *c = q_container_of(l, struct q_chunk, list);
+        move(m, c->page, c->start, Q_SLAB_SIZE);
+    }
+}
+
+static void move_blocks(struct move *m, struct q_list *list)
+{
+    for (struct q_list *l = list->next; m->error == 0 && l != NULL && l != list; l = l->next) {
+        struct q_arena_block *b = q_container_of(l, struct q_arena_block, list);
+        if (b->page != NULL)
+            move(m, b->page, q_arena_address_of(b->page), b->bytes);
+        else
+            move(m, NULL, b->base, q_vsize(b->base));
+    }
 }
 
 long q_arena_move(struct q_arena *a, unsigned nid)
 {
-    long there = 0, error = 0;
+    struct move m = {.nid = nid};
 
-    for (struct q_list *l = a->chunks.next;
-         q_topology.bind && error == 0 && l != NULL && l != &a->chunks; l = l->next) {
-        struct q_chunk *c = q_container_of(l, struct q_chunk, list);
-        error = move(c->page, c->start, Q_SLAB_SIZE, nid, &there);
+    if (q_topology.bind) {
+        move_chunks(&m, &a->chunks);
+        move_chunks(&m, &a->kept_chunks);
+        move_blocks(&m, &a->large);
+        move_blocks(&m, &a->kept_large);
+        move_blocks(&m, &a->huge);
+        move_blocks(&m, &a->kept_huge);
     }
-    for (struct q_list *l = a->large.next;
-         q_topology.bind && error == 0 && l != NULL && l != &a->large; l = l->next) {
-        struct q_arena_block *b = q_container_of(l, struct q_arena_block, list);
-        error = move(b->page, q_arena_address_of(b->page), b->bytes, nid, &there);
-    }
-    for (struct q_list *l = a->huge.next;
-         q_topology.bind && error == 0 && l != NULL && l != &a->huge; l = l->next) {
-        struct q_arena_block *b = q_container_of(l, struct q_arena_block, list);
-        error = move(NULL, b->base, q_vsize(b->base), nid, &there);
-    }
-    if (error != 0)
-        return error;
+    if (m.error != 0)
+        return m.error;
     bool bound = a->policy.mode == Q_MPOL_BIND;
     a->policy = q_mempolicy_of_nid(nid);
     a->policy.mode = bound ? Q_MPOL_BIND : Q_MPOL_PREFERRED;
-    return there;
+    return m.there;
 }

@@ -1,5 +1,5 @@
 /*
- * arena_undo.h - going back to what a heap was (src/cow/restore_heap.c).
+ * arena_undo.h - going back to what a heap was (src/cow/undo_heap.c).
  *
  * A cut stands for one moment of a heap. Its memory is put back by src/cow,
  * page by page. What is said of that memory lies among other objects of

@@ -30,6 +30,16 @@ quire_snapshot_t *take_protected(void)
     return s;
 }
 
+quire_snapshot_t *take_heap(struct quire_heap *heap)
+{
+    quire_snapshot_t *s = quire_snapshot_take(heap, QUIRE_SNAPSHOT_ROLLBACK);
+
+    if (s == NULL && errno == ENOTSUP)
+        conform_skip("no rollback here");
+    REQUIRE(s != NULL, "errno %d", errno);
+    return s;
+}
+
 void *outside(size_t size)
 {
     void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

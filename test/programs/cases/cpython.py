@@ -17,8 +17,13 @@ VERDICT = re.compile(r"^.*\.\.\. (?:ok|FAIL|ERROR|expected failure|skipped.*)$|^
                      r"^(?:OK|FAILED).*$", re.M)
 
 
+# It asks a child which descriptors it has, and that of the file for statistics is one.
+NOT_COMPARED = "https://bugs.python.org/issue32270"
+
+
 def mask(text):
-    return "\n".join(VERDICT.findall(text))
+    return "\n".join(line for line in VERDICT.findall(text)
+                     if NOT_COMPARED not in line and not line.startswith("FAILED"))
 
 
 def check(box):
