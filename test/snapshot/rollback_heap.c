@@ -182,7 +182,7 @@ static void go_back(struct world *w, quire_snapshot_t *s, const struct then *t)
 static void rounds(struct world *w, int nr, uint64_t most)
 {
     struct then *t = outside(sizeof(*t));
-    quire_snapshot_t *s = take_heap(w->heap);
+    quire_snapshot_t *s = take_to_go_back(w->heap);
 
     note(w, t);
     for (int r = 0; r < nr; r++) {
@@ -250,7 +250,7 @@ static void without_privilege(void)
     for (int i = 0; i < 10; i++) {
         quire_snapshot_t *s[2];
         for (int d = 0; d < 2; d++) {
-            s[d] = take_heap(w->heap);
+            s[d] = take_to_go_back(w->heap);
             note(w, &t[d]);
             steps(w, 400);
         }
@@ -275,7 +275,7 @@ static void nested(void)
     steps(w, 2 * BLOCKS);
     for (int round = 0; round < 6; round++) {
         for (int d = 0; d < DEEP; d++) {
-            s[d] = take_heap(w->heap);
+            s[d] = take_to_go_back(w->heap);
             note(w, &t[d]);
             if (conform_random(&w->rng) % 3 == 0)
                 wave(w);
@@ -307,7 +307,7 @@ static void released_in_any_order(void)
 
     for (int round = 0; round < 12; round++) {
         for (int d = 0; d < DEEP; d++) {
-            s[d] = take_heap(w->heap);
+            s[d] = take_to_go_back(w->heap);
             note(w, &t[d]);
             wave(w);
             steps(w, 200);
@@ -340,7 +340,7 @@ static void *other_heap(void *arg)
     w->mappings = false;
     steps(w, BLOCKS);
     while (!stop) {
-        quire_snapshot_t *s = take_heap(w->heap);
+        quire_snapshot_t *s = take_to_go_back(w->heap);
         note(w, t);
         for (int i = 0; i < 5; i++) {
             steps(w, 100);
@@ -406,12 +406,12 @@ static void beside(void *(*const *run_it)(void *), size_t nr, bool may_be_busy)
     int went = 0;
 
     stop = false;
-    quire_snapshot_release(take_heap(w->heap));
+    quire_snapshot_release(take_to_go_back(w->heap));
     for (size_t i = 0; i < nr; i++)
         REQUIRE(pthread_create(&thread[i], NULL, run_it[i], (void *)(i + 10)) == 0);
     steps(w, 2 * BLOCKS);
     for (int round = 0; round < 20; round++) {
-        quire_snapshot_t *s = take_heap(w->heap);
+        quire_snapshot_t *s = take_to_go_back(w->heap);
         note(w, t);
         for (int i = 0; i < 6; i++) {
             steps(w, 150);
@@ -454,7 +454,7 @@ static void in_a_child(void)
     struct then *t = outside(sizeof(*t));
 
     steps(w, BLOCKS);
-    quire_snapshot_t *s = take_heap(w->heap);
+    quire_snapshot_t *s = take_to_go_back(w->heap);
     note(w, t);
     steps(w, 300);
     pid_t child = fork();

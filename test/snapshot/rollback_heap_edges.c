@@ -20,7 +20,7 @@ static void grows_into_its_own_pages(void)
 
     REQUIRE(p != NULL);
     conform_fill(p, 150000, 1);
-    quire_snapshot_t *s = take_heap(heap);
+    quire_snapshot_t *s = take_to_go_back(heap);
     char *q = quire_heap_realloc(heap, p, 192566);
     REQUIRE(q != NULL);
     CHECK(quire_heap_usable_size(heap, q) >= 192566 && conform_intact(q, 150000, 1));
@@ -44,7 +44,7 @@ static void mapping_that_was_shown(void)
 
     memset(quire_heap_alloc(heap, 100000), 1, 100000);
     quire_heap_stat(heap, &before);
-    quire_snapshot_t *s = take_heap(heap);
+    quire_snapshot_t *s = take_to_go_back(heap);
     char *p = quire_heap_alloc(heap, 9u << 20);
     *p = 1;
     quire_snapshot_t *plain = quire_snapshot_take(heap, 0);
@@ -77,7 +77,7 @@ static void restore_on_stack(void)
     memset(p, 1, 100000);
     for (size_t bytes = 16; bytes < 8192; bytes += 160) {
         quire_snapshot_t *all = newer_of_another ? NULL : quire_snapshot_take(NULL, 0);
-        quire_snapshot_t *s = take_heap(heap);
+        quire_snapshot_t *s = take_to_go_back(heap);
         quire_snapshot_t *newer = newer_of_another ? quire_snapshot_take(other, 0) : NULL;
 
         p[5000] = 2;
@@ -139,7 +139,7 @@ static void branches_do_not_go_back(void)
 
         REQUIRE(p != NULL && quire_heap_alloc(heap, 10) != NULL);
         memset(p, 1, BIG);
-        quire_snapshot_t *s = take_heap(heap);
+        quire_snapshot_t *s = take_to_go_back(heap);
         quire_branch_t *b = quire_branch(s);
         REQUIRE(b != NULL, "errno %d", errno);
         CHECK(quire_snapshot_release(s) == 0);
@@ -162,7 +162,7 @@ static void freed_memory_is_kept(void)
         REQUIRE(p[i] != NULL);
         memset(p[i], i + 1, 9u << 20);
     }
-    quire_snapshot_t *s = take_heap(heap);
+    quire_snapshot_t *s = take_to_go_back(heap);
     for (int i = 0; i < 4; i++)
         quire_heap_free(heap, p[i]);
     CHECK(quire_heap_of(p[0]) == NULL);
@@ -183,7 +183,7 @@ static void heap_destroyed(void)
     char *p = quire_heap_alloc(heap, 100), c = 0;
 
     *p = 5;
-    quire_snapshot_t *s = take_heap(heap);
+    quire_snapshot_t *s = take_to_go_back(heap);
     *p = 6;
     quire_heap_destroy(heap);
     CHECK(quire_snapshot_restore(s) == -1 && errno == EINVAL);
@@ -210,7 +210,7 @@ static void refusals(void)
     pthread_t t;
 
     REQUIRE(quire_heap_alloc(heap, 10) != NULL);
-    quire_snapshot_t *s = take_heap(heap);
+    quire_snapshot_t *s = take_to_go_back(heap);
     pthread_create(&t, NULL, by_another, s);
     pthread_join(t, NULL);
     CHECK(quire_snapshot_take(heap, QUIRE_SNAPSHOT_ROLLBACK | QUIRE_SNAPSHOT_HOLDER) == NULL &&
@@ -241,7 +241,7 @@ static void no_memory_to_note(void)
         REQUIRE(block[i] != NULL);
         memset(block[i], i, 1000);
     }
-    quire_snapshot_t *s = take_heap(heap);
+    quire_snapshot_t *s = take_to_go_back(heap);
     for (size_t size = 1u << 20; size >= 16; size /= 2)
         for (char *p; (p = malloc(size)) != NULL; list = p)
             *(char **)p = list;
@@ -253,7 +253,7 @@ static void no_memory_to_note(void)
         next = *(char **)list;
         free(list);
     }
-    s = take_heap(heap);
+    s = take_to_go_back(heap);
     for (int i = 1; i < MANY; i += 2) {
         CHECK(block[i][0] == (char)i && block[i][999] == (char)i);
         quire_heap_free(heap, block[i]);

@@ -30,7 +30,7 @@ quire_snapshot_t *take_protected(void)
     return s;
 }
 
-quire_snapshot_t *take_heap(struct quire_heap *heap)
+quire_snapshot_t *take_to_go_back(struct quire_heap *heap)
 {
     quire_snapshot_t *s = quire_snapshot_take(heap, QUIRE_SNAPSHOT_ROLLBACK);
 

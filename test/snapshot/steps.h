@@ -18,7 +18,7 @@ quire_snapshot_t *take_protected(void);
 
 /* Of a heap, to go back to; where there is no such thing, the case is skipped. */
 struct quire_heap;
-quire_snapshot_t *take_heap(struct quire_heap *heap);
+quire_snapshot_t *take_to_go_back(struct quire_heap *heap);
 
 /* Memory that no snapshot shows, and going back does not change. */
 void *outside(size_t size);
