@@ -127,10 +127,7 @@ static int may_release(const struct quire_snapshot *s)
          newer = newer->older)
         if (newer->undo != NULL && newer->heap == NULL)
             return EBUSY;
-    q_enter();
-    bool others = q_undo_heap_is_others(s->undo);
-    q_leave();
-    return others ? EINVAL : 0;
+    return q_undo_heap_is_others(s->undo) ? EINVAL : 0;
 }
 
 Q_PUBLIC int quire_snapshot_release(quire_snapshot_t *s)

@@ -140,17 +140,13 @@ static uintptr_t put_back_now(uintptr_t snapshot, uintptr_t unused)
     return (uintptr_t)put_pages_back((struct quire_snapshot *)snapshot);
 }
 
-/* q_store.lock is taken here. The stack may be in another heap, and in a snapshot of that. */
+/* Signals blocked; q_store.lock is taken here. The stack may be in another heap, and in a snapshot of that. */
 static int put_all_back(struct quire_snapshot *s)
 {
-    uint64_t mask = q_signals_block();
-    int error = (int)q_own_run(put_back_now, (uintptr_t)s, 0);
-
-    q_signals_restore(mask);
-    return error;
+    return (int)q_own_run(put_back_now, (uintptr_t)s, 0);
 }
 
-/* All locks of src/zone held. */
+/* All locks of src/zone held, signals blocked. */
 static int restore_all(struct quire_snapshot *s)
 {
     if (q_cow.live != s || !q_vsettled())
@@ -178,7 +174,10 @@ static bool newer_shows(const struct quire_snapshot *s)
     return newer != s;
 }
 
-/* Other threads go on, in other heaps and in malloc. */
+/*
+ * Other threads go on, in other heaps and in malloc. Signals are blocked for the pages only: what is
+ * given back afterwards may be memory whose writers save it (SIGBUS).
+ */
 static int restore_heap(struct quire_snapshot *s)
 {
     struct q_undo *u = s->undo;
@@ -189,7 +188,9 @@ static int restore_heap(struct quire_snapshot *s)
     if (error != 0)
         return error == ENOMEM ? ENOBUFS : EINVAL;
     struct q_arena_newer newer = q_arena_find_newer(u->heap);
+    uint64_t mask = q_signals_block();
     error = put_all_back(s);
+    q_signals_restore(mask);
     if (error == 0) {
         q_arena_go_back(u->heap, &newer);
         u->restores++;
@@ -207,7 +208,6 @@ static int restore(struct quire_snapshot *s)
     q_store_populate();
     q_enter();
     if (s->heap != NULL) {
-        /* Signals stay: what is given back may be memory whose writers save it (SIGBUS). */
         error = restore_heap(s);
     } else {
         uint64_t mask = q_signals_block();

@@ -323,12 +323,8 @@ static int prepare_rollback(struct quire_snapshot *s)
     int error = q_cow_start(&why);
     if (error != 0 && !by_its_writers(s->heap))
         return error == EPERM ? ENOTSUP : error;
-    if (s->heap != NULL) {
-        q_enter();
-        bool ok = q_undo_new_heap(s->undo);
-        q_leave();
-        return ok ? 0 : ENOMEM;
-    }
+    if (s->heap != NULL)
+        return q_undo_new_heap(s->undo) ? 0 : ENOMEM;
     q_cow_settle();
     q_heap_get();
     q_heap_adopt_orphans();

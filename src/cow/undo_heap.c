@@ -25,7 +25,9 @@ static bool collect(struct q_ranges *r, const struct q_arena *a)
 
 bool q_undo_new_heap(struct q_undo *u)
 {
+    q_enter();
     u->cut = q_arena_new_cut();
+    q_leave();
     return u->cut != NULL;
 }
 
@@ -52,10 +54,11 @@ int q_undo_enter_heap(const struct q_undo *u)
 
 bool q_undo_heap_is_others(const struct q_undo *u)
 {
+    q_enter();
     int error = q_arena_enter_again(u->heap, u->serial);
-
     if (error == 0)
         q_arena_leave(u->heap);
+    q_leave();
     return error == EPERM;
 }
 
