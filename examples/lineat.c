@@ -13,6 +13,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -162,9 +163,9 @@ int main(int argc, char **argv)
     if (blocks == NULL)
         die("no memory for the index");
     count_lines();
-    while (scanf("%lu", &n) == 1)
+    while (scanf("%" SCNu64, &n) == 1)
         if (n == 0 || nr_blocks == 0 || !print_line(n))
-            fprintf(stderr, "lineat: there is no line %lu\n", n);
+            fprintf(stderr, "lineat: there is no line %" PRIu64 "\n", n);
     if (say)
         fprintf(stderr, "%zu blocks, looked at %zu times, read %zu times, %zu dropped in between\n",
                 nr_blocks, asked, reads, dropped);

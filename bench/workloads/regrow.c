@@ -94,20 +94,20 @@ static uint64_t grow_vectors(size_t count, struct rng *rng)
             struct vector *vector = &vectors[i];
 
             for (int k = 0; k < 3 && vector->count < vector->last; k++, pushed++)
-                push(vector, mix64(i << 32 | vector->count));
+                push(vector, mix64((uint64_t)i << 32 | vector->count));
             growing += vector->count < vector->last;
         }
     }
     for (size_t i = 0; i < count; i++) {
         for (uint32_t k = 0; k < vectors[i].count; k++) {
-            if (vectors[i].items[k] != mix64(i << 32 | k))
+            if (vectors[i].items[k] != mix64((uint64_t)i << 32 | k))
                 fail("item %u of vector %zu is not what was written there", k, i);
         }
         /* as a finished vector is given away: cut to length */
         if (i % 4 == 0) {
             vectors[i].items = realloc(vectors[i].items, vectors[i].count * 8);
-            if (!vectors[i].items ||
-                vectors[i].items[vectors[i].count - 1] != mix64(i << 32 | (vectors[i].count - 1)))
+            if (!vectors[i].items || vectors[i].items[vectors[i].count - 1] !=
+                                         mix64((uint64_t)i << 32 | (vectors[i].count - 1)))
                 fail("vector %zu lost its end when cut to length", i);
         }
         free(vectors[i].items);

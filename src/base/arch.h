@@ -2,11 +2,16 @@
  * arch.h - the only place that knows which processor this is.
  *
  * Each architecture gives: q_arch_syscall6(), q_thread_pointer() (a value
- * that differs between any two live threads and costs one instruction) and
- * q_cpu_relax().
+ * that differs between any two live threads and costs one instruction),
+ * q_arch_not_returned(), q_cpu_relax(), and what the calls are named that
+ * take an offset in a file (Q_SYS_MMAP, whose offset counts units of
+ * Q_MMAP_UNIT bytes, Q_SYS_FTRUNCATE, Q_SYS_FSTATAT), and
+ * q_arch_tell().
  */
 #ifndef Q_BASE_ARCH_H
 #define Q_BASE_ARCH_H
+
+#include <sys/syscall.h>
 
 #include "base/types.h"
 
@@ -17,6 +22,8 @@
 #include "base/arch_x86_64.h"
 #elif defined(__aarch64__)
 #include "base/arch_aarch64.h"
+#elif defined(__i386__)
+#include "base/arch_i386.h"
 #else
 #include "base/arch_generic.h"
 #endif

@@ -39,7 +39,8 @@ static char *digits(uint64_t v, unsigned radix, char out[24])
 
 struct spec {
     int width;
-    bool left, is_long;
+    unsigned nr_l; /* of the letters l and z before it */
+    bool left;
     char pad, letter;
 };
 
@@ -56,7 +57,7 @@ static const char *read_spec(const char *p, struct spec *s)
     for (; *p >= '0' && *p <= '9'; p++)
         s->width = s->width * 10 + (*p - '0');
     for (; *p == 'l' || *p == 'z'; p++)
-        s->is_long = true;
+        s->nr_l++;
     s->letter = *p;
     return p;
 }
@@ -86,9 +87,24 @@ static void put_string(struct q_buf *b, const struct spec *s, const char *str)
     put_padded(b, str, n, s->width, s->left, ' ');
 }
 
-void q_buf_vprintf(struct q_buf *b, const char *fmt, va_list ap)
+static int64_t signed_arg(va_list *ap, unsigned nr_l)
+{
+    return nr_l > 1 ? va_arg(*ap, long long) : nr_l == 1 ? va_arg(*ap, long) : va_arg(*ap, int);
+}
+
+static uint64_t unsigned_arg(va_list *ap, unsigned nr_l)
+{
+    return nr_l > 1    ? va_arg(*ap, unsigned long long)
+           : nr_l == 1 ? va_arg(*ap, unsigned long)
+                       : va_arg(*ap, unsigned);
+}
+
+void q_buf_vprintf(struct q_buf *b, const char *fmt, va_list args)
 {
     struct spec s;
+    va_list ap; /* a copy, whose address can be taken where va_list is an array, too */
+
+    va_copy(ap, args);
 
     for (const char *p = fmt; *p != '\0'; p++) {
         if (*p != '%') {
@@ -97,10 +113,10 @@ void q_buf_vprintf(struct q_buf *b, const char *fmt, va_list ap)
         }
         p = read_spec(p + 1, &s);
         if (s.letter == 'd') {
-            long v = s.is_long ? va_arg(ap, long) : va_arg(ap, int);
+            int64_t v = signed_arg(&ap, s.nr_l);
             put_number(b, &s, v < 0 ? -(uint64_t)v : (uint64_t)v, v < 0);
         } else if (s.letter == 'u' || s.letter == 'x') {
-            put_number(b, &s, s.is_long ? va_arg(ap, unsigned long) : va_arg(ap, unsigned), false);
+            put_number(b, &s, unsigned_arg(&ap, s.nr_l), false);
         } else if (s.letter == 'p') {
             put_number(b, &s, (uintptr_t)va_arg(ap, void *), false);
         } else if (s.letter == 's') {
@@ -113,6 +129,7 @@ void q_buf_vprintf(struct q_buf *b, const char *fmt, va_list ap)
             put(b, s.letter);
         }
     }
+    va_end(ap);
     if (b->size > 0)
         b->at[b->len] = '\0';
 }

@@ -1,8 +1,8 @@
 /*
  * msg.h - text for people, written without libc.
  *
- * q_buf_printf() knows %s %d %u %x %p %lu %ld %zu %lx %c and a minimum
- * width with '-' or '0' before the letter. It allocates nothing, takes no lock and is safe
+ * q_buf_printf() knows %s %d %u %x %p %c, these with l, ll or z, and a
+ * minimum width with '-' or '0' before the letter. It allocates nothing, takes no lock and is safe
  * in signal handlers. What does not fit is cut.
  */
 #ifndef Q_BASE_MSG_H

@@ -28,7 +28,7 @@ struct option {
     const char *name;
     enum kind kind;
     void *at;
-    unsigned long max;
+    uint64_t max;
     const char *choices[4];
 };
 
@@ -38,12 +38,12 @@ static const struct option table[] = {
     {"misuse", CHOICE, &q_opt.misuse, 0, {"abort", "report", NULL}},
     {"huge", CHOICE, &q_opt.huge, 0, {"auto", "off", "on", NULL}},
     {"decay_ms", NUMBER, &q_opt.decay_ms, 3600000, {NULL}},
-    {"limit", SIZE, &q_opt.limit, 1ul << 47, {NULL}},
+    {"limit", SIZE, &q_opt.limit, 1ull << 47, {NULL}},
     {"numa", CHOICE, &q_opt.numa, 0, {"auto", "off", "interleave", NULL}},
     {"numa_fake", NUMBER, &q_opt.numa_fake, Q_MAX_NODES, {NULL}},
     {"model", CHOICE, &q_opt.model, 0, {"auto", "flat", "sparse", NULL}},
-    {"window", SIZE, &q_opt.window, 1ul << 46, {NULL}},
-    {"spare", SIZE, &q_opt.spare, 1ul << 40, {NULL}},
+    {"window", SIZE, &q_opt.window, 1ull << 46, {NULL}},
+    {"spare", SIZE, &q_opt.spare, 1ull << 40, {NULL}},
     {"populate", FLAG, &q_opt.populate, 1, {NULL}},
     {"kswapd", FLAG, &q_opt.kswapd, 1, {NULL}},
     {"cgroup", TEXT, q_opt.cgroup, sizeof(q_opt.cgroup), {NULL}},
@@ -72,7 +72,7 @@ static bool read_number(const char *s, size_t len, bool units, unsigned long *ou
             return false;
         v = v * 10 + (unsigned long)(s[i] - '0');
     }
-    if (v > ~0ul >> shift)
+    if (v > (shift < 8 * sizeof(v) ? ~0ul >> shift : 0))
         return false;
     *out = v << shift;
     return true;

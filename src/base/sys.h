@@ -9,7 +9,6 @@
 #define Q_BASE_SYS_H
 
 #include <sys/mman.h>
-#include <sys/syscall.h>
 
 #include "base/arch.h"
 
@@ -25,11 +24,18 @@ Q_INLINE bool q_sys_failed(long ret)
     return (unsigned long)ret > -4096ul;
 }
 
+/* mmap(2) of a file, or of anything; offset in bytes. */
+Q_INLINE long q_mmap_file(void *at, size_t len, int prot, int flags, int fd, uint64_t offset)
+{
+    return q_arch_syscall6(Q_SYS_MMAP, (long)at, (long)len, prot, flags, fd,
+                           (long)(offset / Q_MMAP_UNIT));
+}
+
 /* Map anonymous private memory. Returns the address or NULL. */
 Q_INLINE void *q_mmap(void *hint, size_t len, int prot, int extra_flags)
 {
-    long ret = q_arch_syscall6(SYS_mmap, (long)hint, (long)len, prot,
-                               MAP_PRIVATE | MAP_ANONYMOUS | extra_flags, -1, 0);
+    long ret = q_mmap_file(hint, len, prot, MAP_PRIVATE | MAP_ANONYMOUS | extra_flags, -1, 0);
+
     return q_sys_failed(ret) ? NULL : (void *)ret;
 }
 
@@ -58,6 +64,50 @@ Q_INLINE void *q_mremap(void *addr, size_t old_len, size_t new_len, int flags)
 Q_INLINE long q_futex(_Atomic uint32_t *word, int op, uint32_t val)
 {
     return q_arch_syscall6(SYS_futex, (long)word, op, (long)val, 0, 0, 0);
+}
+
+/*
+ * Calls that take offsets and lengths in files: one argument in a 64-bit
+ * process, two in a 32-bit one, the lower half first.
+ */
+#define Q_WIDE_LONG (sizeof(long) == sizeof(uint64_t))
+#define Q_UPPER_HALF(n) ((long)((uint64_t)(n) >> 32))
+
+Q_INLINE long q_pread(int fd, void *buf, size_t len, uint64_t at)
+{
+    return q_arch_syscall6(SYS_pread64, fd, (long)buf, (long)len, (long)at,
+                           Q_WIDE_LONG ? 0 : Q_UPPER_HALF(at), 0);
+}
+
+Q_INLINE long q_pwrite(int fd, const void *buf, size_t len, uint64_t at)
+{
+    return q_arch_syscall6(SYS_pwrite64, fd, (long)buf, (long)len, (long)at,
+                           Q_WIDE_LONG ? 0 : Q_UPPER_HALF(at), 0);
+}
+
+Q_INLINE long q_ftruncate(int fd, uint64_t size)
+{
+    return q_arch_syscall6(Q_SYS_FTRUNCATE, fd, (long)size, Q_WIDE_LONG ? 0 : Q_UPPER_HALF(size), 0,
+                           0, 0);
+}
+
+Q_INLINE long q_fallocate(int fd, int mode, uint64_t at, uint64_t len)
+{
+    return Q_WIDE_LONG ? q_arch_syscall6(SYS_fallocate, fd, mode, (long)at, (long)len, 0, 0)
+                       : q_arch_syscall6(SYS_fallocate, fd, mode, (long)at, Q_UPPER_HALF(at),
+                                         (long)len, Q_UPPER_HALF(len));
+}
+
+/* Where the next read or write of fd will be; or a negative error number. */
+Q_INLINE int64_t q_tell(int fd)
+{
+    return q_arch_tell(fd);
+}
+
+struct stat;
+Q_INLINE long q_fstatat(int fd, const char *path, struct stat *st, int flags)
+{
+    return q_arch_syscall6(Q_SYS_FSTATAT, fd, (long)path, (long)st, flags, 0, 0);
 }
 
 Q_INLINE int q_getpid(void)

@@ -68,12 +68,12 @@ Q_INLINE size_t q_align_down(size_t n, size_t to)
     return n & ~(to - 1);
 }
 
-Q_INLINE size_t q_min(size_t a, size_t b)
+Q_INLINE uint64_t q_min(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;
 }
 
-Q_INLINE size_t q_max(size_t a, size_t b)
+Q_INLINE uint64_t q_max(uint64_t a, uint64_t b)
 {
     return a > b ? a : b;
 }
@@ -81,8 +81,9 @@ Q_INLINE size_t q_max(size_t a, size_t b)
 /*
  * Read a word that another thread may be writing. A plain load, because
  * compilers do not fold atomic loads into the instructions that use them;
- * aligned words of 64 bits are never torn on the machines we know. Under
- * ThreadSanitizer it says what it means.
+ * aligned words of 64 bits are never torn on 64-bit machines. In a 32-bit
+ * process the two halves may be of different times. Under ThreadSanitizer it
+ * says what it means.
  */
 #ifdef __SANITIZE_THREAD__
 Q_INLINE uint64_t q_racy_read(const uint64_t *word)
@@ -96,14 +97,43 @@ Q_INLINE uint64_t q_racy_read(const uint64_t *word)
 }
 #endif
 
-/* floor(log2(n)); n must not be 0. */
-Q_INLINE unsigned q_fls(size_t n)
+/* a * b, of 128 bits. */
+struct q_product {
+    uint64_t high, low;
+};
+
+Q_INLINE struct q_product q_multiply_halves(uint64_t a, uint64_t b)
 {
-    return 63u - (unsigned)__builtin_clzl(n);
+    uint64_t a0 = (uint32_t)a, a1 = a >> 32, b0 = (uint32_t)b, b1 = b >> 32;
+    uint64_t low = a0 * b0, left = a1 * b0, right = a0 * b1;
+    uint64_t middle = (low >> 32) + (uint32_t)left + (uint32_t)right;
+
+    return (struct q_product){a1 * b1 + (left >> 32) + (right >> 32) + (middle >> 32),
+                              middle << 32 | (uint32_t)low};
+}
+
+#ifdef __SIZEOF_INT128__
+Q_INLINE struct q_product q_multiply(uint64_t a, uint64_t b)
+{
+    __extension__ unsigned __int128 all = (unsigned __int128)a * b;
+
+    return (struct q_product){(uint64_t)(all >> 64), (uint64_t)all};
+}
+#else
+Q_INLINE struct q_product q_multiply(uint64_t a, uint64_t b)
+{
+    return q_multiply_halves(a, b);
+}
+#endif
+
+/* floor(log2(n)); n must not be 0. */
+Q_INLINE unsigned q_fls(uint64_t n)
+{
+    return 63u - (unsigned)__builtin_clzll(n);
 }
 
 /* Smallest k with (1 << k) >= n; n must not be 0. */
-Q_INLINE unsigned q_ceil_log2(size_t n)
+Q_INLINE unsigned q_ceil_log2(uint64_t n)
 {
     return n <= 1 ? 0 : q_fls(n - 1) + 1;
 }

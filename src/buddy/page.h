@@ -56,7 +56,7 @@ struct q_page {
     uint32_t refcount; /* RUN: get_page() and put_page() */
     uint32_t private;  /* of whoever owns the block */
     struct q_list lru; /* BUDDY: free list; PCP: per-CPU list */
-};
+} __attribute__((aligned(32)));
 
 /*
  * The type of a page, whoever asks. Blocks change hands under different locks,

@@ -116,10 +116,11 @@ bool q_blocks_make_sense(const struct q_blocks *b, const struct q_ranges *ranges
 
     for (size_t i = 0; i < b->nr; i++) {
         const struct q_block *k = &b->at[i];
-        const struct q_range *in = q_ranges_find(ranges, k->start);
+        const struct q_range *in = q_ranges_find(ranges, (uintptr_t)k->start);
 
-        if (k->start < last || k->bytes == 0 || in == NULL || k->bytes > in->end - k->start ||
-            k->object > Q_SLAB_SIZE || (k->object != 0 && k->object < 16))
+        if (k->start < last || k->start > UINTPTR_MAX || k->bytes == 0 || in == NULL ||
+            k->bytes > in->end - k->start || k->object > Q_SLAB_SIZE ||
+            (k->object != 0 && k->object < 16))
             return false;
         last = k->start + k->bytes;
     }

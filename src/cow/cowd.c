@@ -324,16 +324,16 @@ static long settle(void)
         while (page < c->start || page >= c->end)
             c++;
         uintptr_t copy = page - c->start + c->written;
-        if (q_arch_syscall6(SYS_pread64, q_cowd.pagemap, (long)&entry, sizeof(entry),
-                            (long)((copy >> q_page_shift) * sizeof(entry)), 0, 0) != sizeof(entry))
+        if (q_pread(q_cowd.pagemap, &entry, sizeof(entry),
+                    (copy >> q_page_shift) * sizeof(entry)) != sizeof(entry))
             return -EIO;
         if (!q_pm_private(entry))
             continue;
         int error = q_sharers_break(page, q_page_size());
         if (error != 0)
             return -error;
-        if (q_arch_syscall6(SYS_pwrite64, q_cowd.file, (long)copy, (long)q_page_size(),
-                            (long)(page - q_mem.base), 0, 0) != (long)q_page_size())
+        if (q_pwrite(q_cowd.file, (void *)copy, q_page_size(), page - q_mem.base) !=
+            (long)q_page_size())
             return -ENOMEM;
     }
     return 0;

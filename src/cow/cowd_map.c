@@ -21,8 +21,8 @@ static unsigned nr_litter;
 char *q_cowd_map(uintptr_t start, size_t len, int flags)
 {
     void *at = (flags & MAP_FIXED) != 0 ? (void *)start : NULL;
-    long ret = q_arch_syscall6(SYS_mmap, (long)at, (long)len, PROT_READ | PROT_WRITE,
-                               flags | MAP_NORESERVE, q_cowd.file, (long)(start - q_mem.base));
+    long ret = q_mmap_file((void *)at, len, PROT_READ | PROT_WRITE, flags | MAP_NORESERVE,
+                           q_cowd.file, start - q_mem.base);
 
     if (q_sys_failed(ret))
         return NULL;

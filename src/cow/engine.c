@@ -163,14 +163,14 @@ long q_cow_borrow(int fd)
 
 long q_cow_pread(int fd, void *to, size_t len, uint64_t at)
 {
-    long n = q_arch_syscall6(SYS_pread64, fd, (long)to, (long)len, (long)at, 0, 0);
+    long n = q_pread(fd, to, len, at);
 
     if (n != -EBADF && n != -ESPIPE) /* userfaultfd's own number, used anew by the program */
         return n;
     long here = q_cow_borrow(fd);
     if (here < 0)
         return here;
-    n = q_arch_syscall6(SYS_pread64, here, (long)to, (long)len, (long)at, 0, 0);
+    n = q_pread(here, to, len, at);
     q_arch_syscall6(SYS_close, here, 0, 0, 0, 0, 0);
     return n;
 }

@@ -75,8 +75,7 @@ _Noreturn static void hold(int parent, int pipe)
 
 static bool look_at(int fd, struct stat *st)
 {
-    return fd >= 0 &&
-           q_arch_syscall6(SYS_newfstatat, fd, (long)"", (long)st, AT_EMPTY_PATH, 0, 0) == 0;
+    return fd >= 0 && q_fstatat(fd, "", st, AT_EMPTY_PATH) == 0;
 }
 
 void q_file_is(struct q_file *f, int fd)

@@ -13,6 +13,7 @@
 #include "cow/crc32c.h"
 
 #define LOWEST ((uintptr_t)1 << 16) /* the kernel keeps the first pages to itself */
+#define HIGHEST (Q_WIDE_LONG ? UINTPTR_MAX / 2 : UINTPTR_MAX) /* and half of what there is */
 
 struct reader {
     int fd;
@@ -95,7 +96,8 @@ static int get_header(struct reader *r, struct q_image_header *h)
     if (memcmp(h->magic, Q_IMAGE_MAGIC, sizeof(h->magic)) != 0 ||
         h->crc != q_crc32c(0, h, offsetof(struct q_image_header, crc)))
         return EBADMSG;
-    if (h->version != Q_IMAGE_VERSION || h->page_shift != q_page_shift)
+    if (h->version != Q_IMAGE_VERSION || h->page_shift != q_page_shift ||
+        (h->flags & Q_IMAGE_NARROW) != Q_IMAGE_OURS)
         return ENOTSUP;
     bool sane = h->nr_ranges > 0 && h->nr_ranges <= Q_IMAGE_MAX_RANGES &&
                 h->nr_blocks <= Q_IMAGE_MAX_BLOCKS && (h->id[0] | h->id[1]) != 0 &&
@@ -104,10 +106,10 @@ static int get_header(struct reader *r, struct q_image_header *h)
 }
 
 /* An array of nr entries, whole in the file: memory is asked for as it is read. */
-static int get_array(struct reader *r, void **array, size_t *room, size_t nr, size_t size)
+static int get_array(struct reader *r, void **array, size_t *room, uint64_t nr, size_t size)
 {
     size_t step = ((size_t)1 << 20) / size, done = 0;
-    int error = 0;
+    int error = nr <= SIZE_MAX / size ? 0 : ENOMEM;
 
     while (done < nr && error == 0) {
         size_t n = q_min(step, nr - done);
@@ -129,7 +131,7 @@ static bool ranges_make_sense(const struct q_ranges *r, uint64_t bytes)
     for (size_t i = 0; i < r->nr; i++) {
         const struct q_range *at = &r->at[i];
 
-        if (at->start < last || at->end <= at->start || at->end > (uintptr_t)INTPTR_MAX ||
+        if (at->start < last || at->end <= at->start || at->end > HIGHEST ||
             ((at->start | at->end) & (q_page_size() - 1)) != 0)
             return false;
         last = at->end;
@@ -173,8 +175,8 @@ static bool record_makes_sense(const struct reader *r, const struct q_image_reco
     const struct q_image *m = r->image;
     uintptr_t len = (uintptr_t)rec->nr << q_page_shift;
 
-    if (rec->nr == 0 || len > q_image_batch() || (rec->addr & (q_page_size() - 1)) != 0 ||
-        rec->pages_before != r->nr_pages)
+    if (rec->nr == 0 || len > q_image_batch() || rec->addr > HIGHEST ||
+        (rec->addr & (q_page_size() - 1)) != 0 || rec->pages_before != r->nr_pages)
         return false;
     const struct q_range *in = q_ranges_find(&r->s->ranges, rec->addr);
     if (in == NULL || in->end - rec->addr < len)
@@ -240,7 +242,7 @@ static int base_fits(const struct quire_snapshot *base, const struct q_image_hea
 static int load(int fd, struct quire_snapshot *s, const struct quire_snapshot *base)
 {
     struct q_image_header h;
-    long at = q_arch_syscall6(SYS_lseek, fd, 0, SEEK_CUR, 0, 0, 0);
+    int64_t at = q_tell(fd);
     long own = q_arch_syscall6(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 3, 0, 0, 0);
 
     if (own < 0 || at < 0) {

@@ -33,6 +33,8 @@
 #define Q_IMAGE_MAX_BLOCKS ((uint64_t)1 << 32)
 #define Q_IMAGE_INCREMENT 1u /* flags: of a base */
 #define Q_IMAGE_SIZED 2u     /* has blocks, maybe none */
+#define Q_IMAGE_NARROW 4u    /* of a 32-bit process: in a stretch numbers of 32 bits, else of 64 */
+#define Q_IMAGE_OURS (Q_WIDE_LONG ? 0u : Q_IMAGE_NARROW)
 
 struct q_image_header {
     char magic[8];

@@ -36,8 +36,8 @@ struct q_mapped *_Atomic q_mapped_list;
 
 static long map_at(uintptr_t addr, size_t len, int flags, int fd, uint64_t offset)
 {
-    return q_arch_syscall6(SYS_mmap, (long)addr, (long)len, PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_NORESERVE | flags, fd, (long)offset);
+    return q_mmap_file((void *)addr, len, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_NORESERVE | flags, fd, offset);
 }
 
 static void unmap_ranges(const struct q_ranges *r, size_t nr)

@@ -157,7 +157,8 @@ static int put_header(struct writer *w)
     struct q_image_header h = {
         .version = Q_IMAGE_VERSION,
         .page_shift = q_page_shift,
-        .flags = (w->since != NULL ? Q_IMAGE_INCREMENT : 0) | (w->s->sized ? Q_IMAGE_SIZED : 0),
+        .flags = (w->since != NULL ? Q_IMAGE_INCREMENT : 0) | (w->s->sized ? Q_IMAGE_SIZED : 0) |
+                 Q_IMAGE_OURS,
         .nr_ranges = r->nr,
         .bytes = r->bytes,
         .nr_blocks = b->nr,

@@ -86,8 +86,8 @@ static bool online(void *at, size_t len)
     if (q_share_mode() == Q_SHARE_FIRST)
         return q_share_call(Q_CALL_ONLINE, (uintptr_t)at, len) == 0;
     /* A child may have inherited nothing there. */
-    long ret = q_arch_syscall6(SYS_mmap, (long)at, (long)len, PROT_READ | PROT_WRITE,
-                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+    long ret = q_mmap_file((void *)at, len, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
     return !q_sys_failed(ret);
 }
 
@@ -98,8 +98,8 @@ static long cover(void *at, size_t len)
 
     if (atomic_fetch_add_explicit(&holes, 1, memory_order_relaxed) >= MAX_HOLES)
         return -ENOMEM;
-    long ret = q_arch_syscall6(SYS_mmap, (long)at, (long)len, PROT_READ | PROT_WRITE,
-                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+    long ret = q_mmap_file((void *)at, len, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
     return q_sys_failed(ret) ? ret : 0;
 }
 
@@ -129,8 +129,8 @@ static const struct q_linear_ops ops = {.online = online, .discard = discard};
 
 static long entry_of(const void *page, uint64_t *entry, unsigned nr)
 {
-    return q_arch_syscall6(SYS_pread64, q_cowd.pagemap, (long)entry, (long)(nr * sizeof(*entry)),
-                           (long)(((uintptr_t)page >> q_page_shift) * sizeof(*entry)), 0, 0);
+    return q_pread(q_cowd.pagemap, entry, nr * sizeof(*entry),
+                   ((uintptr_t)page >> q_page_shift) * sizeof(*entry));
 }
 
 /* Copy what is in memory of [at, at + len) to the file. */
@@ -146,8 +146,8 @@ static bool copy_in(char *at, size_t len)
         for (unsigned i = 0; i < nr; i++) {
             char *page = at + done + ((size_t)i << q_page_shift);
             if ((entry[i] & (Q_PM_PRESENT | Q_PM_SWAP)) != 0 &&
-                q_arch_syscall6(SYS_pwrite64, q_cowd.file, (long)page, (long)q_page_size(),
-                                (long)((uintptr_t)page - q_mem.base), 0, 0) != (long)q_page_size())
+                q_pwrite(q_cowd.file, page, q_page_size(), (uintptr_t)page - q_mem.base) !=
+                    (long)q_page_size())
                 return false;
         }
     }
@@ -177,13 +177,13 @@ static bool try_out(void)
     off_t at = (off_t)(q_mem.size - q_page_size());
     uint64_t entry = 0;
     struct iovec nowhere = {(void *)8, 1}, there = {0};
-    long page = q_arch_syscall6(SYS_mmap, 0, (long)q_page_size(), PROT_READ | PROT_WRITE,
-                                MAP_SHARED, q_cowd.file, at);
+    long page =
+        q_mmap_file(NULL, q_page_size(), PROT_READ | PROT_WRITE, MAP_SHARED, q_cowd.file, at);
 
     if (q_sys_failed(page))
         return false;
     there = (struct iovec){(void *)page, 1};
-    bool ok = q_arch_syscall6(SYS_pwrite64, q_cowd.file, (long)"q", 1, at, 0, 0) == 1 &&
+    bool ok = q_pwrite(q_cowd.file, "q", 1, at) == 1 &&
               q_uffd_register(&q_cowd.uffd, (uintptr_t)page, q_page_size(),
                               UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP |
                                   UFFDIO_REGISTER_MODE_MINOR) == 0 &&
@@ -225,7 +225,7 @@ static const char *open_all(void)
         return k->uffd.refuse;
     k->file =
         (int)q_arch_syscall6(SYS_memfd_create, (long)"quire-heap", 1 /* MFD_CLOEXEC */, 0, 0, 0, 0);
-    if (k->file < 0 || q_arch_syscall6(SYS_ftruncate, k->file, (long)q_mem.size, 0, 0, 0, 0) != 0)
+    if (k->file < 0 || q_ftruncate(k->file, q_mem.size) != 0)
         return "there is no memfd_create(2)";
     if (!try_out())
         return "the kernel refused part of what this needs (Linux 6.4, CONFIG_PROC_PAGE_MONITOR, "
@@ -278,9 +278,9 @@ static const char *start(void)
         return "vm.overcommit_memory is 2";
     if (q_count_threads() != 1)
         return "the program had threads before the library started";
-    q_share.sharers = (struct q_sharers *)q_arch_syscall6(
-        SYS_mmap, 0, (long)q_align_up(sizeof(struct q_sharers), q_page_size()),
-        PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    q_share.sharers =
+        (struct q_sharers *)q_mmap_file(NULL, q_align_up(sizeof(struct q_sharers), q_page_size()),
+                                        PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (q_sys_failed((long)q_share.sharers))
         return "no memory for the table of children";
     /* Numbers that another program's do not run into by chance. */

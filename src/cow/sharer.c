@@ -240,8 +240,7 @@ static int meet(unsigned i)
 static int look(unsigned i, uintptr_t at, unsigned nr, uint64_t *entry)
 {
     long want = (long)(nr * sizeof(*entry));
-    long n = q_arch_syscall6(SYS_pread64, pagemap[i], (long)entry, want,
-                             (long)((at >> q_page_shift) * sizeof(*entry)), 0, 0);
+    long n = q_pread(pagemap[i], entry, want, (at >> q_page_shift) * sizeof(*entry));
 
     if (n == 0)
         return ESRCH;

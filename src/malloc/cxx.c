@@ -1,8 +1,9 @@
 /*
  * cxx.c - C++ operator new and delete, from C.
  *
- * The names are those of the Itanium C++ ABI (also that of aarch64): m is
- * size_t, St11align_val_t the alignment, RKSt9nothrow_t nothrow. What the
+ * The names are those of the Itanium C++ ABI (also that of aarch64): nw and na
+ * are new and new[], dl and da delete and delete[], St11align_val_t the
+ * alignment, RKSt9nothrow_t nothrow. What the
  * standard asks of a failing operator new (call the handler, try again, throw
  * std::bad_alloc) is left to libstdc++ or libc++, found through weak
  * references: programs without C++ never need them. The nothrow forms of new
@@ -60,44 +61,52 @@ Q_INLINE void *new_aligned(size_t n, size_t align)
     return q_likely(p != NULL) ? p : new_failed(n, q_max(align, 16));
 }
 
-#define NEW(name) Q_PUBLIC void *name
-#define DELETE(name) Q_PUBLIC void name
+/* How size_t is written in a name: unsigned long, or unsigned int in a 32-bit process. */
+#if SIZE_MAX == UINT32_MAX
+#define Z "j"
+#else
+#define Z "m"
+#endif
 
-NEW(_Znwm)(size_t n);
-NEW(_Znam)(size_t n);
-NEW(_ZnwmSt11align_val_t)(size_t n, size_t align);
-NEW(_ZnamSt11align_val_t)(size_t n, size_t align);
-DELETE(_ZdlPv)(void *p);
-DELETE(_ZdaPv)(void *p);
-DELETE(_ZdlPvm)(void *p, size_t n);
-DELETE(_ZdaPvm)(void *p, size_t n);
-DELETE(_ZdlPvRKSt9nothrow_t)(void *p, const void *tag);
-DELETE(_ZdaPvRKSt9nothrow_t)(void *p, const void *tag);
-DELETE(_ZdlPvSt11align_val_t)(void *p, size_t align);
-DELETE(_ZdaPvSt11align_val_t)(void *p, size_t align);
-DELETE(_ZdlPvmSt11align_val_t)(void *p, size_t n, size_t align);
-DELETE(_ZdaPvmSt11align_val_t)(void *p, size_t n, size_t align);
-DELETE(_ZdlPvSt11align_val_tRKSt9nothrow_t)(void *p, size_t align, const void *tag);
-DELETE(_ZdaPvSt11align_val_tRKSt9nothrow_t)(void *p, size_t align, const void *tag);
-
-/* A table. */
 /* clang-format off */
-NEW(_Znwm)(size_t n) { return new_plain(n); }
-NEW(_Znam)(size_t n) { return new_plain(n); }
-NEW(_ZnwmSt11align_val_t)(size_t n, size_t align) { return new_aligned(n, align); }
-NEW(_ZnamSt11align_val_t)(size_t n, size_t align) { return new_aligned(n, align); }
+Q_PUBLIC void *new_one(size_t n) __asm__("_Znw" Z);
+Q_PUBLIC void *new_many(size_t n) __asm__("_Zna" Z);
+Q_PUBLIC void *new_one_aligned(size_t n, size_t align) __asm__("_Znw" Z "St11align_val_t");
+Q_PUBLIC void *new_many_aligned(size_t n, size_t align) __asm__("_Zna" Z "St11align_val_t");
+
+Q_PUBLIC void delete_one(void *p) __asm__("_ZdlPv");
+Q_PUBLIC void delete_many(void *p) __asm__("_ZdaPv");
+Q_PUBLIC void delete_one_sized(void *p, size_t n) __asm__("_ZdlPv" Z);
+Q_PUBLIC void delete_many_sized(void *p, size_t n) __asm__("_ZdaPv" Z);
+Q_PUBLIC void delete_one_nothrow(void *p, const void *tag) __asm__("_ZdlPvRKSt9nothrow_t");
+Q_PUBLIC void delete_many_nothrow(void *p, const void *tag) __asm__("_ZdaPvRKSt9nothrow_t");
+Q_PUBLIC void delete_one_aligned(void *p, size_t align) __asm__("_ZdlPvSt11align_val_t");
+Q_PUBLIC void delete_many_aligned(void *p, size_t align) __asm__("_ZdaPvSt11align_val_t");
+Q_PUBLIC void delete_one_sized_aligned(void *p, size_t n, size_t align)
+    __asm__("_ZdlPv" Z "St11align_val_t");
+Q_PUBLIC void delete_many_sized_aligned(void *p, size_t n, size_t align)
+    __asm__("_ZdaPv" Z "St11align_val_t");
+Q_PUBLIC void delete_one_aligned_nothrow(void *p, size_t align, const void *tag)
+    __asm__("_ZdlPvSt11align_val_tRKSt9nothrow_t");
+Q_PUBLIC void delete_many_aligned_nothrow(void *p, size_t align, const void *tag)
+    __asm__("_ZdaPvSt11align_val_tRKSt9nothrow_t");
+
+void *new_one(size_t n) { return new_plain(n); }
+void *new_many(size_t n) { return new_plain(n); }
+void *new_one_aligned(size_t n, size_t align) { return new_aligned(n, align); }
+void *new_many_aligned(size_t n, size_t align) { return new_aligned(n, align); }
 
 /* The size and alignment given to delete are not needed: the slab knows. */
-DELETE(_ZdlPv)(void *p) { free(p); }
-DELETE(_ZdaPv)(void *p) { free(p); }
-DELETE(_ZdlPvm)(void *p, size_t n) { free(p); }
-DELETE(_ZdaPvm)(void *p, size_t n) { free(p); }
-DELETE(_ZdlPvRKSt9nothrow_t)(void *p, const void *tag) { free(p); }
-DELETE(_ZdaPvRKSt9nothrow_t)(void *p, const void *tag) { free(p); }
-DELETE(_ZdlPvSt11align_val_t)(void *p, size_t align) { free(p); }
-DELETE(_ZdaPvSt11align_val_t)(void *p, size_t align) { free(p); }
-DELETE(_ZdlPvmSt11align_val_t)(void *p, size_t n, size_t align) { free(p); }
-DELETE(_ZdaPvmSt11align_val_t)(void *p, size_t n, size_t align) { free(p); }
-DELETE(_ZdlPvSt11align_val_tRKSt9nothrow_t)(void *p, size_t align, const void *tag) { free(p); }
-DELETE(_ZdaPvSt11align_val_tRKSt9nothrow_t)(void *p, size_t align, const void *tag) { free(p); }
+void delete_one(void *p) { free(p); }
+void delete_many(void *p) { free(p); }
+void delete_one_sized(void *p, size_t n) { free(p); }
+void delete_many_sized(void *p, size_t n) { free(p); }
+void delete_one_nothrow(void *p, const void *tag) { free(p); }
+void delete_many_nothrow(void *p, const void *tag) { free(p); }
+void delete_one_aligned(void *p, size_t align) { free(p); }
+void delete_many_aligned(void *p, size_t align) { free(p); }
+void delete_one_sized_aligned(void *p, size_t n, size_t align) { free(p); }
+void delete_many_sized_aligned(void *p, size_t n, size_t align) { free(p); }
+void delete_one_aligned_nothrow(void *p, size_t align, const void *tag) { free(p); }
+void delete_many_aligned_nothrow(void *p, size_t align, const void *tag) { free(p); }
 /* clang-format on */

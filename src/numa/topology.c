@@ -10,6 +10,7 @@
 #define MPOL_DEFAULT 0
 #define MPOL_PREFERRED 1
 #define MPOL_F_MEMS_ALLOWED 4
+/* A bit each, in words of 64 whatever the process: its two halves are in the right order here. */
 #define MAX_KERNEL_NODES 1024
 #define LOCAL_DISTANCE 10
 #define REMOTE_DISTANCE 20
@@ -56,7 +57,7 @@ static unsigned highest(const char *path, unsigned otherwise)
 }
 
 /* Which nodes the cpuset lets us use; all of them where the kernel can't say. */
-static void allowed_nodes(unsigned long mask[MAX_KERNEL_NODES / 64])
+static void allowed_nodes(uint64_t mask[MAX_KERNEL_NODES / 64])
 {
     long ret = q_arch_syscall6(SYS_get_mempolicy, 0, (long)mask, MAX_KERNEL_NODES, 0,
                                MPOL_F_MEMS_ALLOWED, 0);
@@ -66,7 +67,7 @@ static void allowed_nodes(unsigned long mask[MAX_KERNEL_NODES / 64])
 
 static void add_node(unsigned first, unsigned last, void *arg)
 {
-    const unsigned long *mask = arg;
+    const uint64_t *mask = arg;
     struct q_topology *t = &q_topology;
 
     for (unsigned id = first; id <= last && id < MAX_KERNEL_NODES; id++) {
@@ -173,9 +174,9 @@ static void default_distances(void)
  * A policy the user chose (numactl) stands above ours. Where it names nodes,
  * and mask has some of them, only those stay in mask.
  */
-static bool user_has_policy(unsigned long mask[MAX_KERNEL_NODES / 64])
+static bool user_has_policy(uint64_t mask[MAX_KERNEL_NODES / 64])
 {
-    unsigned long nodes[MAX_KERNEL_NODES / 64] = {0};
+    uint64_t nodes[MAX_KERNEL_NODES / 64] = {0};
     int mode = MPOL_DEFAULT;
     long ret =
         q_arch_syscall6(SYS_get_mempolicy, (long)&mode, (long)nodes, MAX_KERNEL_NODES, 0, 0, 0);
@@ -193,7 +194,7 @@ static bool user_has_policy(unsigned long mask[MAX_KERNEL_NODES / 64])
 static void find_nodes(void)
 {
     struct q_topology *t = &q_topology;
-    unsigned long mask[MAX_KERNEL_NODES / 64] = {0};
+    uint64_t mask[MAX_KERNEL_NODES / 64] = {0};
     char text[1024];
 
     t->nr_nodes = 0;
@@ -272,7 +273,7 @@ unsigned q_find_node(int kernel_id)
 
 long q_nodes_bind(void *addr, size_t len, unsigned mode, uint64_t nids)
 {
-    unsigned long mask[MAX_KERNEL_NODES / 64] = {0};
+    uint64_t mask[MAX_KERNEL_NODES / 64] = {0};
 
     if (!q_topology.bind)
         return 0;
@@ -280,7 +281,7 @@ long q_nodes_bind(void *addr, size_t len, unsigned mode, uint64_t nids)
         unsigned id = q_topology.kernel_id[nid];
 
         if ((nids >> nid & 1) != 0)
-            mask[id / 64] |= 1ul << (id % 64);
+            mask[id / 64] |= 1ull << (id % 64);
     }
     return q_arch_syscall6(SYS_mbind, (long)addr, (long)len, mode, (long)mask, MAX_KERNEL_NODES, 0);
 }

@@ -141,19 +141,17 @@ Q_INLINE void *q_cache_pop(const struct q_cache *c)
     return p;
 }
 
-__extension__ typedef unsigned __int128 q_u128;
-
 /* Free a live object of c into the thread's magazine. False, and nothing done: anything else. */
 Q_INLINE bool q_cache_push(const struct q_cache *c, void *p)
 {
     const struct q_slab *unit = q_slab_guess(p);
-    q_u128 at = (q_u128)(uint64_t)((char *)p - q_unit_start(unit)) * c->mult;
+    struct q_product at = q_multiply((uint64_t)((char *)p - q_unit_start(unit)), c->mult);
     const struct q_heap *heap = q_heap;
 
-    if (q_unlikely(q_unit_owner(unit) != c) || q_unlikely((uint64_t)at > c->limit) ||
+    if (q_unlikely(q_unit_owner(unit) != c) || q_unlikely(at.low > c->limit) ||
         q_unlikely(c->id >= heap->nr_mags))
         return false;
-    uint8_t *state = &((struct q_cache_slab *)q_unit_info(unit))->state[(uint64_t)(at >> 64)];
+    uint8_t *state = &((struct q_cache_slab *)q_unit_info(unit))->state[at.high];
     struct q_mag *mag = heap->mags[c->id];
     struct q_mag_entry *top = mag->top;
     if (q_unlikely(*state != Q_OBJ_LIVE) || q_unlikely(top == mag->last))

@@ -160,7 +160,7 @@ static bool on_list(const struct q_slab *s, const struct q_object *list, const s
             return false;
         if (at == (uintptr_t)o)
             return true;
-        at = q_racy_read((const uint64_t *)at);
+        at = __atomic_load_n((const uintptr_t *)at, __ATOMIC_RELAXED);
     }
     return false;
 }

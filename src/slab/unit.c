@@ -21,8 +21,7 @@ void q_unit_claim(struct q_page *page, enum q_owner_kind kind, const void *owner
         struct q_slab *unit = descriptor(at);
 
         __atomic_store_n(&unit->span, 0, __ATOMIC_RELAXED);
-        /* In the sparse model all look-ups by q_slab_guess() lead to one unit: none may pass. */
-        __atomic_store_n(&unit->tag, (uintptr_t)owner | q_mem.sparse, __ATOMIC_RELAXED);
+        __atomic_store_n(&unit->tag, (uintptr_t)owner, __ATOMIC_RELAXED);
         __atomic_store_n(&unit->mult, (uintptr_t)info, __ATOMIC_RELAXED);
         unit->freelist = q_page_address(page);
         unit->number = 0;

@@ -95,8 +95,9 @@ void q_stat_read(struct q_stat *st)
     for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++)
         for (unsigned type = 0; type < Q_NR_ZONES; type++)
             read_zone(st, &q_nodes[nid]->zones[type]);
-    if (q_mem.sparse)
-        read_pages(st, 0, q_mem.nr_sections << Q_SECTION_ORDER);
+    for (size_t s = 0; s < q_mem.end_section; s++)
+        if (q_section_addr(s) != 0)
+            read_pages(st, s << Q_SECTION_ORDER, (s + 1) << Q_SECTION_ORDER);
     subtract_chains(st);
     q_vstat(&st->large);
     st->meta_bytes = atomic_load_explicit(&q_mem.meta_bytes, memory_order_relaxed);

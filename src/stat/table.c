@@ -1,5 +1,6 @@
 /* table.c - the statistics as a table of at most 20 lines. */
 #include <fcntl.h>
+#include <inttypes.h>
 #include <string.h>
 #include <sys/resource.h>
 
@@ -99,7 +100,7 @@ static void print_classes(struct q_buf *b, const struct q_stat *st)
             slabs += st->cls[c].slabs;
             allocated += st->cls[c].allocated;
         }
-        q_buf_printf(b, "  %-10s %12lu %10zu %8s %8s %6zu\n", groups[g].name, allocated, nr,
+        q_buf_printf(b, "  %-10s %12" PRIu64 " %10zu %8s %8s %6zu\n", groups[g].name, allocated, nr,
                      human(live, bytes), human(spare, unused), slabs);
     }
     q_buf_printf(b, "  %-10s %12s %10zu %8s\n", "runs", "", st->runs, human(live, st->run_bytes));
@@ -161,8 +162,9 @@ static void print_totals(struct q_buf *b, const struct q_stat *st)
                  human(rss, resident_bytes()), human(peak, (size_t)ru.ru_maxrss * 1024),
                  human(live, st->slab_live_bytes + st->run_bytes + st->large.bytes),
                  human(back, st->given_back_bytes), human(meta, st->meta_bytes));
-    q_buf_printf(b, "  page faults %ld, about %lu us in them (%lu ns each, measured now)\n",
-                 ru.ru_minflt, (uint64_t)ru.ru_minflt * cost / 1000, cost);
+    q_buf_printf(
+        b, "  page faults %ld, about %" PRIu64 " us in them (%" PRIu64 " ns each, measured now)\n",
+        ru.ru_minflt, (uint64_t)ru.ru_minflt * cost / 1000, cost);
 }
 
 static struct q_lock lock; /* of the buffers below */

@@ -3,6 +3,8 @@
  * have mappings of their own. In the layout of the kernel's mm/slab_common.c
  * (version 2.1) and mm/vmalloc.c.
  */
+#include <inttypes.h>
+
 #include "slab/cache.h"
 #include "stat/stat.h"
 #include "stat/view.h"
@@ -22,7 +24,7 @@ static void class_line(struct q_view *v, unsigned cls, const struct q_class_stat
         q_buf_printf(&v->out,
                      "{\"name\":\"%s\",\"active_objs\":%zu,\"num_objs\":%zu,\"objsize\":%u,"
                      "\"objperslab\":%u,\"pagesperslab\":%u,\"active_slabs\":%zu,"
-                     "\"num_slabs\":%zu,\"allocated\":%lu}",
+                     "\"num_slabs\":%zu,\"allocated\":%" PRIu64 "}",
                      name, st->live, objs, k->size, k->objs, pages, st->slabs, st->slabs,
                      st->allocated);
         return;
@@ -89,12 +91,12 @@ static void mapping_line(void *arg, void *addr, size_t bytes)
     if (v->json) {
         q_view_next(v);
         q_buf_printf(&v->out,
-                     "{\"start\":\"0x%016lx\",\"end\":\"0x%016lx\",\"size\":%zu,"
+                     "{\"start\":\"0x%016zx\",\"end\":\"0x%016zx\",\"size\":%zu,"
                      "\"pages\":%zu}",
                      start, start + bytes, bytes, bytes >> q_page_shift);
         return;
     }
-    q_buf_printf(&v->out, "0x%016lx-0x%016lx %7zu malloc pages=%zu vmalloc\n", start, start + bytes,
+    q_buf_printf(&v->out, "0x%016zx-0x%016zx %7zu malloc pages=%zu vmalloc\n", start, start + bytes,
                  bytes, bytes >> q_page_shift);
 }
 
@@ -108,12 +110,12 @@ static void area_line(void *arg, const struct q_area *a)
     if (v->json) {
         q_view_next(v);
         q_buf_printf(&v->out,
-                     "{\"start\":\"0x%016lx\",\"end\":\"0x%016lx\",\"size\":%zu,"
+                     "{\"start\":\"0x%016zx\",\"end\":\"0x%016zx\",\"size\":%zu,"
                      "\"pages\":%zu,\"kind\":\"%s\"}",
                      a->addr, end, end - a->addr, a->nr, kind);
         return;
     }
-    q_buf_printf(&v->out, "0x%016lx-0x%016lx %7zu quire_%s pages=%zu %s\n", a->addr, end,
+    q_buf_printf(&v->out, "0x%016zx-0x%016zx %7zu quire_%s pages=%zu %s\n", a->addr, end,
                  end - a->addr, kind, a->nr, kind);
 }
 

@@ -63,7 +63,7 @@ static void count_types(struct zone_copy *c, const struct q_zone *zone)
         count_blocks(c, zone->start_pfn, zone->frontier);
         return;
     }
-    for (size_t s = 0; s < q_mem.nr_sections; s++)
+    for (size_t s = 0; s < q_mem.end_section; s++)
         if (q_mem.section_zone[s] == zone)
             count_blocks(c, s << Q_SECTION_ORDER, (s + 1) << Q_SECTION_ORDER);
 }

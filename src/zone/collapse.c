@@ -65,8 +65,7 @@ static bool worth_it(int fd, uintptr_t at)
     size_t nr = (size_t)1 << q_pageblock_order(), good = 0;
     long bytes = (long)(nr * sizeof(*map));
 
-    if (q_arch_syscall6(SYS_pread64, fd, (long)map, bytes,
-                        (long)((at >> q_page_shift) * sizeof(*map)), 0, 0) != bytes)
+    if (q_pread(fd, map, bytes, (at >> q_page_shift) * sizeof(*map)) != bytes)
         return false;
     for (size_t i = 0; i < nr; i++)
         good += (map[i] & (PM_THERE | PM_EXCLUSIVE)) == (PM_THERE | PM_EXCLUSIVE);
@@ -140,7 +139,7 @@ static struct q_zone *this_zone(size_t *from, size_t *to)
     *to = zone->frontier;
     if (q_mem.sparse) { /* all zones are in one stretch of frames: it is walked once */
         *from = 0;
-        *to = walk.zone == 0 ? q_mem.nr_sections << Q_SECTION_ORDER : 0;
+        *to = walk.zone == 0 ? q_mem.end_section << Q_SECTION_ORDER : 0;
     }
     return zone;
 }
@@ -163,6 +162,8 @@ static bool look_at_zone(int fd)
     struct q_zone *zone = this_zone(&from, &to);
     size_t pfn = q_max(walk.at, from);
 
+    while (q_mem.sparse && pfn < to && !q_pfn_online(pfn))
+        pfn = q_next_section(pfn);
     if (pfn + ((size_t)1 << q_pageblock_order()) > to) {
         leave_zone();
         return true;

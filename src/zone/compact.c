@@ -33,7 +33,7 @@ static size_t per_block(void)
 static void bounds(const struct q_zone *zone, size_t *start, size_t *end)
 {
     *start = q_mem.sparse ? 0 : zone->start_pfn;
-    *end = q_mem.sparse ? q_mem.nr_sections << Q_SECTION_ORDER : zone->frontier;
+    *end = q_mem.sparse ? q_mem.end_section << Q_SECTION_ORDER : zone->frontier;
 }
 
 /* Some, but not all, of the pageblock is free. */

@@ -33,7 +33,7 @@ static bool identify(int fd, uint64_t *dev, uint64_t *inode)
 {
     struct stat st;
 
-    if (q_arch_syscall6(SYS_newfstatat, fd, (long)"", (long)&st, AT_EMPTY_PATH, 0, 0) != 0)
+    if (q_fstatat(fd, "", &st, AT_EMPTY_PATH) != 0)
         return false;
     *dev = st.st_dev;
     *inode = st.st_ino;
@@ -47,14 +47,14 @@ bool q_file_is_ours(const struct q_section *s)
     return identify(s->fd, &dev, &inode) && dev == s->dev && inode == s->inode;
 }
 
-static size_t file_offset(const struct q_section *s, size_t first)
+static uint64_t file_offset(const struct q_section *s, size_t first)
 {
-    return s->offset + (first << q_page_shift);
+    return s->offset + ((uint64_t)first << q_page_shift);
 }
 
-static int resize(int fd, size_t bytes)
+static int resize(int fd, uint64_t bytes)
 {
-    return (int)q_arch_syscall6(SYS_ftruncate, fd, (long)bytes, 0, 0, 0, 0);
+    return (int)q_ftruncate(fd, bytes);
 }
 
 /* Remember a new file, or say why there is none. */
@@ -110,8 +110,7 @@ static int grow_secret(struct q_special_zone *zone, struct q_section *s)
 
 static long ask_for(const struct q_section *s, size_t first, size_t nr)
 {
-    return q_arch_syscall6(SYS_fallocate, s->fd, 0, (long)file_offset(s, first),
-                           (long)(nr << q_page_shift), 0, 0);
+    return q_fallocate(s->fd, 0, file_offset(s, first), nr << q_page_shift);
 }
 
 static int fetch(const struct q_section *s, size_t first, size_t nr)
@@ -135,15 +134,15 @@ static bool punch(const struct q_section *s, size_t first, size_t nr)
     q_kmap_forget(s->pages + first, nr);
     if (s->inherited || !q_file_is_ours(s))
         return false;
-    return q_arch_syscall6(SYS_fallocate, s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                           (long)file_offset(s, first), (long)(nr << q_page_shift), 0, 0) == 0;
+    return q_fallocate(s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, file_offset(s, first),
+                       nr << q_page_shift) == 0;
 }
 
 static bool clear_part(const struct q_section *s, size_t first, size_t nr)
 {
     size_t bytes = nr << q_page_shift;
-    long at = q_arch_syscall6(SYS_mmap, 0, (long)bytes, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd,
-                              (long)file_offset(s, first));
+    long at =
+        q_mmap_file(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, file_offset(s, first));
 
     if (q_sys_failed(at))
         return false;
@@ -169,9 +168,9 @@ int q_window_map(void *at, const struct q_page *page, size_t nr)
 
     if (!q_file_is_ours(s))
         return -EBADF;
-    long ret = q_arch_syscall6(SYS_mmap, (long)at, (long)(nr << q_page_shift),
-                               PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_POPULATE, s->fd,
-                               (long)file_offset(s, (size_t)(page - s->pages)));
+    long ret = q_mmap_file((void *)at, nr << q_page_shift, PROT_READ | PROT_WRITE,
+                           MAP_SHARED | MAP_FIXED | MAP_POPULATE, s->fd,
+                           file_offset(s, (size_t)(page - s->pages)));
     return q_sys_failed(ret) ? -ENOMEM : 0;
 }
 

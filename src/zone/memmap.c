@@ -12,7 +12,10 @@
 
 #define GUARD ((size_t)1 << 16) /* one page of any size */
 #define WINDOW_MIN ((size_t)1 << 30)
-#define WINDOW_MAX ((size_t)1 << 43)
+/* Of a 32-bit process's addresses a window takes a quarter at most, if one is asked for. */
+#define WINDOW_MAX (Q_WIDE_LONG ? (uint64_t)1 << 43 : (uint64_t)1 << 30)
+#define ALL_ADDRESSES ((uint64_t)1 << 32) /* of a 32-bit process */
+#define NEARBY 256u /* places to try where a section may not stay where it is */
 #define GROW_MAX ((size_t)1 << 30)
 
 struct q_mem q_mem;
@@ -67,18 +70,24 @@ static bool reserve_arrays(size_t max_pages)
     return true;
 }
 
+static uintptr_t lookup_mask(size_t pages)
+{
+    return ((pages >> q_slab_order()) - 1) << Q_SLAB_DESC_SHIFT;
+}
+
 static size_t wanted_window(void)
 {
     struct sysinfo si;
-    size_t ram = (size_t)1 << 33;
+    uint64_t ram = (uint64_t)1 << 33;
 
     if (q_opt.window != 0)
         return (size_t)1 << q_ceil_log2(q_max(q_opt.window, 4 * q_max_block_size()));
     if (sysinfo(&si) == 0)
-        ram = (size_t)si.totalram * si.mem_unit;
-    /* Twice the memory for each of the two zones, and for each node's share. */
-    size_t want = ((size_t)4 << q_ceil_log2(ram)) << q_ceil_log2(q_topology.nr_nodes);
-    return q_min(q_max(want, (size_t)1 << 36), WINDOW_MAX);
+        ram = (uint64_t)si.totalram * si.mem_unit;
+    /* Twice the memory for each of the two zones, and for each node's share; 64 GiB at least. */
+    unsigned bits = 2 + q_ceil_log2(ram) + q_ceil_log2(q_topology.nr_nodes);
+    uint64_t want = (uint64_t)1 << q_max(bits, 36);
+    return (size_t)(want < WINDOW_MAX ? want : WINDOW_MAX);
 }
 
 /*
@@ -89,23 +98,23 @@ static size_t wanted_window(void)
  * ThreadSanitizer wants it where the kernel does.
  */
 #ifdef __SANITIZE_THREAD__
-#define APART_BYTES ((size_t)0)
+#define APART_BYTES ((uint64_t)0)
 #else
-#define APART_BYTES ((size_t)1 << 42)
+#define APART_BYTES (Q_WIDE_LONG ? (uint64_t)1 << 42 : 0)
 #endif
-#define LOWEST_WINDOW ((size_t)1 << 36)
+#define LOWEST_WINDOW ((uint64_t)1 << 36)
 
 static char *reserve_apart(size_t size)
 {
     char *near = q_reserve(size, size);
-    size_t places = APART_BYTES / size;
+    uint64_t places = APART_BYTES / size;
     uint64_t random = 0;
 
     if (near == NULL || places < 2 ||
         q_arch_syscall6(SYS_getrandom, (long)&random, sizeof(random), 1 /* GRND_NONBLOCK */, 0, 0,
                         0) != sizeof(random))
         return near;
-    size_t down = random % places * size;
+    size_t down = (size_t)(random % places * size);
     if (down == 0 || (uintptr_t)near < down + LOWEST_WINDOW)
         return near;
     char *apart = q_mmap(near - down, size, PROT_NONE, MAP_NORESERVE);
@@ -136,7 +145,7 @@ static bool init_window(void)
         q_mem.base = (uintptr_t)base;
         q_mem.size = size;
         q_mem.node_shift = q_fls(size >> q_page_shift) - q_ceil_log2(q_topology.nr_nodes);
-        q_lookup.mask = ((size >> Q_SLAB_SHIFT) - 1) << Q_SLAB_DESC_SHIFT;
+        q_lookup.mask = lookup_mask(size >> q_page_shift);
         return true;
     }
     return false;
@@ -146,21 +155,20 @@ static bool init_window(void)
 static bool init_sparse(void)
 {
     struct rlimit as = {RLIM_INFINITY, RLIM_INFINITY};
-    size_t size = wanted_window();
+    size_t pages = (size_t)((Q_WIDE_LONG ? wanted_window() : ALL_ADDRESSES) >> q_page_shift);
 
-    if (getrlimit(RLIMIT_AS, &as) == 0 && as.rlim_cur != RLIM_INFINITY)
-        size = q_min(size, (size_t)1 << q_ceil_log2(as.rlim_cur));
-    for (; size >= q_max_block_size(); size /= 2) {
-        size_t sections = size >> (Q_MAX_ORDER + q_page_shift), hash = 2 * sections;
+    if (getrlimit(RLIMIT_AS, &as) == 0 && as.rlim_cur >> q_page_shift < pages)
+        pages = (size_t)1 << q_ceil_log2(q_max((size_t)(as.rlim_cur >> q_page_shift), 1));
+    for (; pages >= (size_t)1 << Q_SECTION_ORDER; pages /= 2) {
+        size_t sections = pages >> Q_SECTION_ORDER;
 
-        if (!reserve_arrays(size >> q_page_shift))
+        if (!reserve_arrays(pages))
             continue;
         q_mem.section_addr = q_meta_alloc(sections * sizeof(*q_mem.section_addr));
         q_mem.section_zone = q_meta_alloc(sections * sizeof(*q_mem.section_zone));
-        q_mem.section_hash = q_meta_alloc(hash * sizeof(*q_mem.section_hash));
-        if (q_mem.section_hash == NULL || q_mem.section_zone == NULL || q_mem.section_addr == NULL)
+        if (q_mem.section_zone == NULL || q_mem.section_addr == NULL)
             return false;
-        q_mem.hash_mask = hash - 1;
+        q_lookup.mask = lookup_mask(pages);
         q_mem.sparse = true;
         return true;
     }
@@ -244,6 +252,8 @@ static bool address_space_limited(void)
 {
     struct rlimit as;
 
+    if (!Q_WIDE_LONG)
+        return true;
     return getrlimit(RLIMIT_AS, &as) == 0 && as.rlim_cur != RLIM_INFINITY;
 }
 
@@ -260,7 +270,7 @@ bool q_mem_init(void)
     if (q_opt.verbose)
         q_msg("%s memory model, %zu MiB, %u node(s), %u CPU(s), page size %zu",
               q_mem.sparse ? "sparse" : (q_topology.nr_nodes > 1 ? "discontiguous" : "flat"),
-              (q_mem.max_pages << q_page_shift) >> 20, q_topology.nr_nodes, q_topology.nr_cpus,
+              q_mem.max_pages >> (20 - q_page_shift), q_topology.nr_nodes, q_topology.nr_cpus,
               q_page_size());
     return init_nodes();
 }
@@ -326,60 +336,87 @@ static bool grow_window(struct q_zone *zone)
     return false;
 }
 
-static size_t hash_slot(uintptr_t section_addr)
+static size_t section_of(uintptr_t addr)
 {
-    return (section_addr / q_max_block_size() * 0x9e3779b97f4a7c15u) >> 20 & q_mem.hash_mask;
+    return addr / q_max_block_size() & ((q_mem.max_pages >> Q_SECTION_ORDER) - 1);
 }
 
 size_t q_section_pfn(uintptr_t addr)
 {
     uintptr_t start = q_align_down(addr, q_max_block_size());
 
-    if (q_mem.section_hash == NULL)
+    if (q_mem.section_addr == NULL || start == 0 || q_section_addr(section_of(addr)) != start)
         return Q_BAD_PFN;
-    for (size_t slot = hash_slot(start);; slot = (slot + 1) & q_mem.hash_mask) {
-        /* Acquire: pairs with the release that published the section's address. */
-        uint32_t entry = atomic_load_explicit(&q_mem.section_hash[slot], memory_order_acquire);
+    return (section_of(addr) << Q_SECTION_ORDER) + ((addr - start) >> q_page_shift);
+}
 
-        if (entry == 0)
-            return Q_BAD_PFN;
-        if (q_mem.section_addr[entry - 1] == start)
-            return ((size_t)(entry - 1) << Q_SECTION_ORDER) + ((addr - start) >> q_page_shift);
+/* Another place near this one, whose number is not taken. */
+static char *place_nearby(uintptr_t taken)
+{
+    size_t len = q_max_block_size();
+
+    for (size_t i = 1; i < NEARBY && taken > (i + 1) * len; i++) {
+        uintptr_t hint = taken - i * len;
+
+        if (q_section_addr(section_of(hint)) != 0)
+            continue;
+        char *at = q_mmap((void *)hint, len, PROT_NONE, MAP_NORESERVE);
+        if (at == NULL || (uintptr_t)at == hint)
+            return at;
+        q_munmap(at, len);
     }
+    return NULL;
+}
+
+/* Addresses for one more section; NULL where there are none. */
+static char *place_section(void)
+{
+    size_t len = q_max_block_size();
+
+    if (q_mem.nr_sections == q_mem.max_pages >> Q_SECTION_ORDER)
+        return NULL;
+    char *at = q_reserve(len, len);
+    if (at == NULL || q_section_addr(section_of((uintptr_t)at)) == 0)
+        return at;
+    q_munmap(at, len);
+    return place_nearby((uintptr_t)at);
+}
+
+static bool online_section(char *at, unsigned nid)
+{
+    size_t pfn = section_of((uintptr_t)at) << Q_SECTION_ORDER;
+
+    if (!online_arrays(pfn, (size_t)1 << Q_SECTION_ORDER, nid) ||
+        q_mprotect(at, q_max_block_size(), PROT_READ | PROT_WRITE) != 0)
+        return false;
+    q_node_bind(at, q_max_block_size(), nid);
+    if (q_mem.thp_always)
+        q_madvise(at, q_max_block_size(), MADV_NOHUGEPAGE);
+    return true;
 }
 
 /* One more section, wherever the kernel puts it. */
 static bool grow_sparse(struct q_zone *zone)
 {
     size_t nr = (size_t)1 << Q_SECTION_ORDER;
-    bool done = false;
 
     q_lock(&q_mem_lock);
-    size_t section = q_mem.nr_sections, pfn = section << Q_SECTION_ORDER;
-    if (pfn + nr <= q_mem.max_pages && online_arrays(pfn, nr, zone->nid)) {
-        char *at = q_reserve(q_max_block_size(), q_max_block_size());
+    char *at = place_section();
+    bool done = at != NULL && online_section(at, zone->nid);
+    if (done) {
+        size_t section = section_of((uintptr_t)at);
 
-        if (at != NULL && q_mprotect(at, q_max_block_size(), PROT_READ | PROT_WRITE) == 0) {
-            q_node_bind(at, q_max_block_size(), zone->nid);
-            if (q_mem.thp_always)
-                q_madvise(at, q_max_block_size(), MADV_NOHUGEPAGE);
-            size_t slot = hash_slot((uintptr_t)at);
-            while (atomic_load_explicit(&q_mem.section_hash[slot], memory_order_relaxed) != 0)
-                slot = (slot + 1) & q_mem.hash_mask;
-            q_mem.section_addr[section] = (uintptr_t)at;
-            q_mem.section_zone[section] = zone;
-            q_mem.nr_sections++;
-            /* Release: whoever finds the entry sees the address and the zone. */
-            atomic_store_explicit(&q_mem.section_hash[slot], (uint32_t)section + 1,
-                                  memory_order_release);
-            zone->frontier = pfn;
-            zone->frontier_end = pfn + nr;
-            /* Relaxed: for q_heap_is_small(), which reads without the lock. */
-            __atomic_store_n(&zone->present_pages, zone->present_pages + nr, __ATOMIC_RELAXED);
-            done = true;
-        } else if (at != NULL) {
-            q_munmap(at, q_max_block_size());
-        }
+        q_mem.section_zone[section] = zone;
+        q_mem.nr_sections++;
+        q_mem.end_section = q_max(q_mem.end_section, section + 1);
+        /* Release: see q_section_addr(). */
+        __atomic_store_n(&q_mem.section_addr[section], (uintptr_t)at, __ATOMIC_RELEASE);
+        zone->frontier = section << Q_SECTION_ORDER;
+        zone->frontier_end = zone->frontier + nr;
+        /* Relaxed: for q_heap_is_small(), which reads without the lock. */
+        __atomic_store_n(&zone->present_pages, zone->present_pages + nr, __ATOMIC_RELAXED);
+    } else if (at != NULL) {
+        q_munmap(at, q_max_block_size());
     }
     q_unlock(&q_mem_lock);
     return done;
@@ -391,10 +428,15 @@ bool q_zone_grow(struct q_zone *zone)
     return q_mem.sparse ? grow_sparse(zone) : grow_window(zone);
 }
 
+static Q_NOINLINE bool section_online(size_t pfn)
+{
+    return pfn < q_mem.max_pages && q_section_addr(pfn >> Q_SECTION_ORDER) != 0;
+}
+
 bool q_pfn_online(size_t pfn)
 {
-    if (q_mem.sparse)
-        return pfn < q_mem.nr_sections << Q_SECTION_ORDER;
+    if (q_unlikely(q_mem.sparse))
+        return section_online(pfn);
     if (q_nodes[pfn >> q_mem.node_shift] == NULL)
         return false;
     struct q_zone *zone = q_pfn_zone(pfn);

@@ -10,9 +10,13 @@
  *     base                                             base + size
  *      | node 0: NORMAL | MOVABLE | node 1: NORMAL | ... |
  *
- * sparse: where the kernel grants no large window (RLIMIT_AS, a container).
- * Sections of one largest block each lie anywhere; a table gives the address
- * of section pfn >> 10, a hash finds the section of an address.
+ * sparse: where the kernel grants no large window (RLIMIT_AS, a container), or
+ * there is no room for one (a 32-bit process). Sections of one largest block
+ * each lie anywhere; some bits of its address are a section's number, so no
+ * two may have them in common, and a table says which section is there:
+ *
+ *     address  | 0000 ... | 0 0 0 1 0 1 1 0 1 0 | ....  inside  .... |
+ *                           number = pfn >> 10           4 MiB
  *
  * In both models the arrays that describe memory are virtually contiguous
  * and indexed by pfn (the kernel's vmemmap), apart from the data, between
@@ -40,7 +44,7 @@
 /* What free() needs to find a slab's descriptor; read-mostly, in one cache line. */
 struct q_lookup {
     char *slabs;    /* the descriptor array */
-    uintptr_t mask; /* of (address >> 10): which bits choose a descriptor; 0 in the sparse model */
+    uintptr_t mask; /* of (address >> 10): which bits choose a descriptor */
 } __attribute__((aligned(Q_CACHELINE)));
 
 extern struct q_lookup q_lookup __attribute__((visibility("hidden")));
@@ -55,12 +59,11 @@ struct q_mem {
     bool thp_never;
     struct q_page *mem_map;
     struct q_pageblock *pageblocks;
-    _Atomic size_t meta_bytes; /* mapped for metadata */
-    size_t nr_sections;        /* sparse: sections so far */
-    uintptr_t *section_addr;   /* sparse: section -> address */
-    struct q_zone **section_zone;
-    _Atomic uint32_t *section_hash; /* sparse: open addressing, section + 1 */
-    size_t hash_mask;
+    _Atomic size_t meta_bytes;    /* mapped for metadata */
+    size_t nr_sections;           /* sparse: sections so far, */
+    size_t end_section;           /* and one more than the highest number among them */
+    uintptr_t *section_addr;      /* sparse: number -> address; 0: none */
+    struct q_zone **section_zone; /* the same, -> zone */
 };
 
 extern struct q_mem q_mem;
@@ -87,6 +90,13 @@ void *q_meta_alloc_node(size_t bytes, unsigned nid);
 /* The sparse half of q_virt_to_pfn(). */
 size_t q_section_pfn(uintptr_t addr);
 
+/* Sparse: the address of a section; 0: there is none of that number. */
+Q_INLINE uintptr_t q_section_addr(size_t section)
+{
+    /* Acquire: whoever sees the address sees the zone, and may read what describes the pages. */
+    return __atomic_load_n(&q_mem.section_addr[section], __ATOMIC_ACQUIRE);
+}
+
 /* Which bytes of the three arrays describe the frames [pfn, pfn + nr). */
 #define Q_NR_ARRAYS 3
 struct q_part {
@@ -111,6 +121,7 @@ Q_INLINE void *q_pfn_to_virt(size_t pfn)
 {
     if (q_likely(!q_mem.sparse))
         return (void *)(q_mem.base + (pfn << q_page_shift));
+    /* Of memory that the caller knows to be there, so its address is, and stays. */
     return (void *)(q_mem.section_addr[pfn >> Q_SECTION_ORDER] +
                     ((pfn & (((size_t)1 << Q_SECTION_ORDER) - 1)) << q_page_shift));
 }

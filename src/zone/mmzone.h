@@ -51,8 +51,7 @@ struct q_pageblock {
     uint8_t mobility;
     uint8_t huge;  /* the kernel was asked for a huge page */
     uint8_t apart; /* and then for none, see reclaim.c: a mapping of its own */
-    uint8_t pad[37];
-};
+} __attribute__((aligned(2 * Q_CACHELINE)));
 _Static_assert(sizeof(struct q_pageblock) == 128, "two cache lines");
 
 /*

@@ -48,7 +48,7 @@ struct q_section {
     struct q_special_zone *zone;
     struct q_page *pages; /* 2^Q_MAX_ORDER of them, aligned to their size */
     uintptr_t addr;       /* where they lie; 0: in a file */
-    size_t offset;        /* in the file, */
+    uint64_t offset;      /* in the file, */
     int fd;               /* this one, if it still is: a program may close any number */
     uint64_t dev, inode;
     bool inherited; /* the file is the parent's: this is a forked child's view of it */

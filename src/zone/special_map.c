@@ -22,7 +22,7 @@
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
 
-#define LOW_END ((uintptr_t)1 << 32)
+#define LOW_END ((uintptr_t)(1ull << 32))
 #define KEEP_BYTES ((size_t)1 << 20)
 
 static void *address_of(const struct q_section *s, size_t first)
@@ -36,18 +36,35 @@ static void settle(void *at)
         q_madvise(at, q_max_block_size(), MADV_NOHUGEPAGE);
 }
 
+static int grow_anywhere(struct q_special_zone *zone, struct q_section *s)
+{
+    size_t len = q_max_block_size();
+    char *at = q_reserve(len, len);
+
+    if (at == NULL)
+        return -ENOMEM;
+    if (q_mprotect(at, len, PROT_READ | PROT_WRITE) != 0) {
+        q_munmap(at, len);
+        return -ENOMEM;
+    }
+    settle(at);
+    s->addr = (uintptr_t)at;
+    return 0;
+}
+
 /* Map a section that ends at most at zone->cursor. */
 static int grow_low(struct q_special_zone *zone, struct q_section *s)
 {
     size_t len = q_max_block_size();
     int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
 
+    if (!Q_WIDE_LONG)
+        return grow_anywhere(zone, s); /* there are no other addresses */
     if (zone->cursor < 2 * len)
         zone->cursor = LOW_END; /* from the top again: something may have gone since */
     while (zone->cursor >= 2 * len) {
         uintptr_t at = zone->cursor - len;
-        long ret =
-            q_arch_syscall6(SYS_mmap, (long)at, (long)len, PROT_READ | PROT_WRITE, flags, -1, 0);
+        long ret = q_mmap_file((void *)at, len, PROT_READ | PROT_WRITE, flags, -1, 0);
 
         if (ret == (long)at) {
             zone->cursor = s->addr = at;
@@ -69,22 +86,6 @@ static int grow_low(struct q_special_zone *zone, struct q_section *s)
 static bool clean(const struct q_section *s, size_t first, size_t nr)
 {
     return q_madvise(address_of(s, first), nr << q_page_shift, MADV_DONTNEED) == 0;
-}
-
-static int grow_anywhere(struct q_special_zone *zone, struct q_section *s)
-{
-    size_t len = q_max_block_size();
-    char *at = q_reserve(len, len);
-
-    if (at == NULL)
-        return -ENOMEM;
-    if (q_mprotect(at, len, PROT_READ | PROT_WRITE) != 0) {
-        q_munmap(at, len);
-        return -ENOMEM;
-    }
-    settle(at);
-    s->addr = (uintptr_t)at;
-    return 0;
 }
 
 /* Lock: populated, and never swapped. */

@@ -86,7 +86,8 @@ static void case_aligned_blocks_are_ordinary(void)
 
 static void case_bad_alignment(void)
 {
-    size_t bad[] = {0, 1, 2, 3, 4, 7, 9, 12, 24, 48, 100, 4097, SIZE_MAX, ((size_t)1 << 63) + 1};
+    size_t bad[] = {0,  1,   2,    3,        sizeof(void *) - 1, 7, 9, 12, 24,
+                    48, 100, 4097, SIZE_MAX, SIZE_MAX / 2 + 2};
 
     for (size_t i = 0; i < COUNT_OF(bad); i++) {
         void *mark = &bad, *block = mark;
@@ -120,8 +121,9 @@ static void case_bad_alignment(void)
 static void case_too_large(void)
 {
     size_t sizes[] = {SIZE_MAX, SIZE_MAX - 4096, (size_t)PTRDIFF_MAX + 1, PTRDIFF_MAX,
-                      (size_t)1 << 60};
-    size_t alignments[] = {8, 16, 64, 4096, 1u << 21, (size_t)1 << 40, (size_t)1 << 62};
+                      SIZE_MAX / 2 + 1 + SIZE_MAX / 16};
+    size_t alignments[] = {
+        8, 16, 64, 4096, 1u << 21, SIZE_MAX / 2 / (1u << 23) + 1, SIZE_MAX / 4 + 1};
 
     for (size_t i = 0; i < COUNT_OF(sizes); i++) {
         for (size_t k = 0; k < COUNT_OF(alignments); k++) {
@@ -147,7 +149,8 @@ static void case_too_large(void)
               sizes[i], errno);
     }
     /* Alignments that no address space can give, with a size that is harmless. */
-    for (int bits = 48; bits <= 63; bits++) {
+    int widest = 8 * (int)sizeof(size_t) - 1;
+    for (int bits = widest > 32 ? 48 : widest; bits <= widest; bits++) {
         void *mark = &sizes, *block = mark;
         size_t alignment = conform_opaque((size_t)1 << bits);
         int error = posix_memalign(&block, alignment, 1);

@@ -59,8 +59,8 @@ static void case_too_large(void)
         SIZE_MAX,
         (size_t)PTRDIFF_MAX,
         (size_t)PTRDIFF_MAX - 4096,
-        (size_t)1 << 60,
-        (size_t)1 << 48,
+        SIZE_MAX / 2 + 1 + SIZE_MAX / 16,
+        SIZE_MAX - SIZE_MAX / 4,
     };
     char *keep = malloc(100);
 
@@ -89,6 +89,9 @@ static void case_too_large(void)
     free(keep);
 }
 
+/* Its square is the first number that size_t does not have. */
+#define HALF_BITS ((size_t)1 << 4 * sizeof(size_t))
+
 static void case_product_overflow(void)
 {
     size_t pairs[][2] = {
@@ -96,7 +99,7 @@ static void case_product_overflow(void)
         {2, SIZE_MAX},
         {SIZE_MAX / 2 + 1, 2},
         {2, SIZE_MAX / 2 + 1},
-        {(size_t)1 << 32, (size_t)1 << 32},
+        {HALF_BITS, HALF_BITS},
         {SIZE_MAX / 16 + 1, 16},
         {16, SIZE_MAX / 16 + 1},
         {65537, SIZE_MAX / 65536},

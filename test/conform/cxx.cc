@@ -107,7 +107,7 @@ static void case_expressions()
 }
 
 static const size_t impossible[] = {SIZE_MAX, SIZE_MAX - 4096, size_t(PTRDIFF_MAX) + 1,
-                                    size_t(1) << 60};
+                                    SIZE_MAX / 2 + 1 + SIZE_MAX / 16};
 
 /* libstdc++'s aligned forms round the size up before they call aligned_alloc, and it wraps to 0. */
 static bool known_libstdcxx_fault(size_t size)
@@ -222,7 +222,8 @@ static void case_memory_is_the_allocators()
     if (conform_expects_quire()) {
         Dl_info of_new, of_malloc;
 
-        REQUIRE(dladdr(dlsym(RTLD_DEFAULT, "_Znwm"), &of_new) != 0);
+        REQUIRE(dladdr(dlsym(RTLD_DEFAULT, SIZE_MAX > UINT32_MAX ? "_Znwm" : "_Znwj"), &of_new) !=
+                0);
         REQUIRE(dladdr(dlsym(RTLD_DEFAULT, "malloc"), &of_malloc) != 0);
         CHECK(std::strcmp(of_new.dli_fname, of_malloc.dli_fname) == 0,
               "operator new is %s's, malloc is %s's", of_new.dli_fname, of_malloc.dli_fname);

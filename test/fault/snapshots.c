@@ -345,8 +345,8 @@ static bool touched(void)
 
 int main(int argc, char **argv)
 {
-    bool (*const rounds[])(void) = {by_protection, lazily,        two_at_once,  go_back,
-                                    by_holder,     save_and_load, touched,      by_writers,
+    bool (*const rounds[])(void) = {by_protection, lazily,        two_at_once,   go_back,
+                                    by_holder,     save_and_load, touched,       by_writers,
                                     among_writers, child_writes,  one_goes_back, by_protection};
     long allowed = argc > 1 ? atol(argv[1]) : 0;
 

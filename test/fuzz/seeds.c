@@ -6,7 +6,8 @@
 #include "cow/image.h"
 #include "image.h"
 
-#define BASE ((uint64_t)0x123400000000) /* hardly in use */
+#define BASE                                                                                       \
+    (UINTPTR_MAX > UINT32_MAX ? (uint64_t)0x123400000000 : (uint64_t)0x52340000) /* hardly in use */
 
 struct maker {
     uint8_t *out;
@@ -54,7 +55,7 @@ static void put_image(struct maker *m, unsigned flags, uint64_t id, uint64_t bas
     bool sized = (flags & Q_IMAGE_SIZED) != 0;
     struct q_image_header h = {.version = Q_IMAGE_VERSION,
                                .page_shift = q_page_shift,
-                               .flags = flags,
+                               .flags = flags | Q_IMAGE_OURS,
                                .nr_ranges = 2,
                                .bytes = 43 * page,
                                .nr_blocks = sized ? 3 : 0,

@@ -146,14 +146,25 @@ static void *live_aligned(size_t alignment, size_t size)
     return must(memalign(alignment, size));
 }
 
+#if UINTPTR_MAX > UINT32_MAX
+#define USER_BITS 48
+#define KERNEL_ADDRESS 0xffff888000000000u
+#define NOBODYS_ADDRESS 0x0000900000001000u /* not canonical */
+#else
+#define USER_BITS 32
+#define KERNEL_ADDRESS 0xfffff010u
+#define NOBODYS_ADDRESS 0xffff9008u
+#endif
+
 static void *tagged(uintptr_t tag)
 {
-    return (void *)((uintptr_t)live(100) | tag << 56);
+    return (void *)((uintptr_t)live(100) | tag << (8 * sizeof(tag) - 8));
 }
 
+/* A bit of those that an address has, counted from the highest. */
 static void *flipped(int bit)
 {
-    return (void *)((uintptr_t)live(100) ^ (uintptr_t)1 << bit);
+    return (void *)((uintptr_t)live(100) ^ (uintptr_t)1 << (USER_BITS - 1 - bit));
 }
 
 static void *noted_object(void *object, size_t size)

@@ -7,6 +7,10 @@
 
 #include "misuse.h"
 
+/* In a 64-bit process, what a program may have; in a 32-bit one, everything. */
+#define USER_END (UINTPTR_MAX > UINT32_MAX ? (uintptr_t)(1ull << 47) : UINTPTR_MAX)
+#define NEAR_BY (UINTPTR_MAX > UINT32_MAX ? (uintptr_t)(1ull << 40) : (uintptr_t)1 << 30)
+
 /* Odd addresses near live objects and everywhere else: none of them is an object's. */
 void misuse_wildly(size_t count)
 {
@@ -37,13 +41,13 @@ void misuse_wildly(size_t count)
             wild = object + pick % 16;
             break;
         case 2:
-            wild = object ^ (uintptr_t)1 << pick % 64;
+            wild = object ^ (uintptr_t)1 << pick % (8 * sizeof(pick));
             break;
         case 3:
-            wild %= (uintptr_t)1 << 47;
+            wild %= USER_END;
             break;
         case 4:
-            wild = (uintptr_t)objects[0] + wild % ((uintptr_t)1 << 40) - ((uintptr_t)1 << 39);
+            wild = (uintptr_t)objects[0] + wild % NEAR_BY - NEAR_BY / 2;
             break;
         default:
             break;

@@ -1,6 +1,7 @@
 /*
  * beyond.c - a cache larger than the address space that is left: what 32-bit kernels need HIGHMEM
- * for. 6 GiB of pages, each with content of its own, in a process that may have 3 GiB of addresses.
+ * for. 6 GiB of pages, each with content of its own, in a process that may have 3 GiB of addresses:
+ * a 32-bit one, or a 64-bit one that is not given more.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +12,7 @@
 #include "../conform/conform.h"
 #include "quire/highmem.h"
 
-#define GIB ((size_t)1 << 30)
+#define GIB ((uint64_t)1 << 30)
 #define ADDRESSES (3 * GIB)
 #define CACHE (6 * GIB)
 #define WANTED (8 * GIB) /* that the machine can spare */
@@ -73,12 +74,12 @@ static void more_than_there_are_addresses(void)
     size_t bad = 0;
 
     if (getenv("QUIRE_BEYOND") == NULL)
-        conform_skip("MemAvailable is below %zu GiB", WANTED / GIB);
+        conform_skip("MemAvailable is below %zu GiB", (size_t)(WANTED / GIB));
     page_size = (size_t)sysconf(_SC_PAGESIZE);
-    nr_pages = CACHE / page_size;
+    nr_pages = (size_t)(CACHE / page_size);
     REQUIRE((block = calloc(nr_pages >> ORDER, sizeof(*block))) != NULL);
     /* So many addresses there are not. */
-    CHECK(malloc(ADDRESSES) == NULL && errno == ENOMEM);
+    CHECK(malloc(conform_opaque((size_t)ADDRESSES)) == NULL && errno == ENOMEM);
     for (size_t i = 0; i < nr_pages >> ORDER; i++)
         REQUIRE((block[i] = quire_alloc_pages(QUIRE_GFP_HIGHMEM, ORDER)) != NULL,
                 "after %zu MiB, errno %d", (i << ORDER) * (page_size >> 10) >> 10, errno);
@@ -91,8 +92,9 @@ static void more_than_there_are_addresses(void)
         bad += !look(conform_random(&state) % nr_pages, false);
     CHECK(bad == 0, "%zu looks found something else", bad);
     size_t addresses = kib_of("/proc/self/status", "VmPeak:");
-    CHECK(addresses > 0 && addresses <= ADDRESSES >> 10, "%zu KiB", addresses);
-    printf("# %zu MiB held with at most %zu MiB of addresses\n", CACHE >> 20, addresses >> 10);
+    CHECK(addresses > 0 && addresses <= (size_t)(ADDRESSES >> 10), "%zu KiB", addresses);
+    printf("# %zu MiB held by a %zu-bit process with at most %zu MiB of addresses\n",
+           (size_t)(CACHE >> 20), 8 * sizeof(void *), addresses >> 10);
     for (size_t i = 0; i < nr_pages >> ORDER; i++)
         quire_free_pages(block[i], ORDER);
 }
@@ -107,7 +109,7 @@ int main(int argc, char **argv)
 
     /* The limit comes before the program's start. */
     if (getenv("QUIRE_BEYOND") == NULL &&
-        kib_of("/proc/meminfo", "MemAvailable:") >= WANTED >> 10) {
+        kib_of("/proc/meminfo", "MemAvailable:") >= (size_t)(WANTED >> 10)) {
         setenv("QUIRE_BEYOND", "1", 1);
         if (setrlimit(RLIMIT_AS, &limit) == 0)
             execv("/proc/self/exe", argv);

@@ -15,12 +15,14 @@
 #include "quire/page.h"
 #include "quire/quire.h"
 
+#define MAXNODE (8 * sizeof(unsigned long))
+
 static unsigned long all;
 static int nr;
 
 static void learn(void)
 {
-    nr = quire_nodes(&all, 64);
+    nr = quire_nodes(&all, MAXNODE);
     REQUIRE(nr >= 1 && __builtin_popcountl(all) == nr);
 }
 
@@ -63,7 +65,7 @@ static void on_each_node(void)
 
 static void wrong_arguments(void)
 {
-    unsigned long mask[2] = {0, 0}, none = 0, bad[2] = {0, 1ul << 63};
+    unsigned long mask[2] = {0, 0}, none = 0, bad[2] = {0, 1ul << (8 * sizeof(long) - 1)};
     struct quire_node_stat st;
     enum quire_mempolicy mode;
 
@@ -78,10 +80,10 @@ static void wrong_arguments(void)
     errno = 0;
     CHECK(quire_mempolicy_set(QUIRE_MPOL_PREFERRED, NULL, 0) == -1 && errno == EINVAL);
     errno = 0;
-    CHECK(quire_mempolicy_set(QUIRE_MPOL_BIND, &none, 64) == -1 && errno == EINVAL);
+    CHECK(quire_mempolicy_set(QUIRE_MPOL_BIND, &none, MAXNODE) == -1 && errno == EINVAL);
     CHECK(quire_mempolicy_set(QUIRE_MPOL_INTERLEAVE, bad, 128) == -1 && errno == ENXIO);
     CHECK(quire_mempolicy_get(&mode, NULL, 0) == 0 && mode == QUIRE_MPOL_DEFAULT);
-    CHECK(quire_mempolicy_set(QUIRE_MPOL_BIND, &all, 64) == 0);
+    CHECK(quire_mempolicy_set(QUIRE_MPOL_BIND, &all, MAXNODE) == 0);
     CHECK(quire_mempolicy_get(&mode, mask, 128) == 0 && mode == QUIRE_MPOL_BIND && mask[0] == all &&
           mask[1] == 0);
     errno = 0;
@@ -120,7 +122,7 @@ static void a_change_of_policy_counts_at_once(void)
     for (int node = 0; node < nr; node++) {
         unsigned long mask = 1ul << node;
 
-        REQUIRE(quire_mempolicy_set(QUIRE_MPOL_PREFERRED, &mask, 64) == 0);
+        REQUIRE(quire_mempolicy_set(QUIRE_MPOL_PREFERRED, &mask, MAXNODE) == 0);
         for (int i = 0; i < 1000; i++) {
             void *p = malloc(16 + (size_t)i);
             CHECK(home(p) == node);
@@ -146,7 +148,7 @@ static void a_policy_is_its_threads_own(void)
     pthread_t thread;
 
     learn();
-    REQUIRE(quire_mempolicy_set(QUIRE_MPOL_BIND, &all, 64) == 0);
+    REQUIRE(quire_mempolicy_set(QUIRE_MPOL_BIND, &all, MAXNODE) == 0);
     REQUIRE(pthread_create(&thread, NULL, default_policy, NULL) == 0);
     pthread_join(thread, NULL);
 }

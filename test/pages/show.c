@@ -13,8 +13,9 @@
 #include "quire/quire.h"
 
 #define OBJECTS 5000
+#define MAPPINGS 700 /* so many that the text outgrows its first room */
 
-static void *objects[OBJECTS], *runs[40], *mappings[1000];
+static void *objects[OBJECTS], *runs[40], *mappings[MAPPINGS];
 static struct quire_page *pages[3000];
 
 static void title(const char *name, const char *kind)
@@ -34,9 +35,8 @@ static void fill(void)
         runs[i] = malloc(100000 + 10000 * (size_t)i);
     for (int i = 0; i < 40; i += 3)
         free(runs[i]);
-    /* So many that the text outgrows its first room. */
-    for (int i = 0; i < 1000; i++)
-        mappings[i] = malloc((size_t)5 << 20);
+    for (int i = 0; i < MAPPINGS; i++)
+        mappings[i] = malloc((size_t)9 << 19);
     quire_alloc_pages_bulk(QUIRE_GFP_MOVABLE, 3000, pages);
     for (int i = 0; i < 3000; i += 2)
         quire_put_page(pages[i]);

@@ -19,7 +19,7 @@ static size_t page_bytes(void)
 
 static bool is_low(const void *p)
 {
-    return p != NULL && (uintptr_t)p < (uintptr_t)1 << 32;
+    return p != NULL && (uintptr_t)p <= UINT32_MAX;
 }
 
 static bool all_zero(const char *p, size_t n)

@@ -100,7 +100,7 @@ uint64_t rng_next(struct rng *r)
 
 size_t rng_below(struct rng *r, size_t n)
 {
-    return (size_t)((unsigned __int128)rng_next(r) * n >> 64);
+    return (size_t)((rng_next(r) >> 32) * n >> 32); /* n is below 4 Gi */
 }
 
 size_t random_size(struct rng *r)

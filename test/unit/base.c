@@ -78,6 +78,27 @@ Test(types, bit_tricks)
     }
 }
 
+/* As 32-bit machines multiply, and as these do. */
+Test(types, products)
+{
+    static const uint64_t edge[] = {0, 1, 2, 3, UINT32_MAX - 1, UINT32_MAX, 1ull << 32, UINT64_MAX};
+    uint64_t a = 1, b = 0x9e3779b97f4a7c15u;
+
+    for (size_t i = 0; i < 64 + 100000; i++) {
+        if (i < 64) {
+            a = edge[i / 8];
+            b = edge[i % 8];
+        } else {
+            a = (a + 7) * 0x5851f42d4c957f2du >> i % 50;
+            b = (b ^ a) * 0x14057b7ef767814fu >> i % 37;
+        }
+        struct q_product is = q_multiply_halves(a, b), should = q_multiply(a, b);
+        must_eq(is.low, should.low);
+        must_eq(is.high, should.high);
+        must_eq(is.low, a * b);
+    }
+}
+
 Test(sys, page_size_is_the_kernels)
 {
     q_base_init();

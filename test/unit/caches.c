@@ -217,11 +217,11 @@ Test(caches, boundaries, .timeout = 600)
 
         must((size_t)c->objs * c->stride <= bytes && ((size_t)c->objs + 1) * c->stride > bytes);
         for (size_t off = 0; off < bytes; off += 1 + off % 3) {
-            q_u128 at = (q_u128)off * c->mult;
-            bool boundary = (uint64_t)at <= c->limit;
+            struct q_product at = q_multiply(off, c->mult);
+            bool boundary = at.low <= c->limit;
 
             must_eq(boundary, off % c->stride == 0);
-            must(!boundary || (uint64_t)(at >> 64) == off / c->stride);
+            must(!boundary || at.high == off / c->stride);
         }
         must(q_cache_destroy(c, &leaks));
     }

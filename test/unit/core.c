@@ -154,7 +154,7 @@ static void check_zone(struct q_zone *zone)
     q_zone_verify(zone);
     if (q_mem.sparse) {
         /* A section is cut off the frontier as soon as it is there. */
-        for (size_t s = 0; s < q_mem.nr_sections; s++)
+        for (size_t s = 0; s < q_mem.end_section; s++)
             if (q_mem.section_zone[s] == zone)
                 check_largest_block(zone, s * step, &sum);
     } else {

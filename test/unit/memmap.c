@@ -3,6 +3,7 @@
 #include <sys/resource.h>
 
 #include "core.h"
+#include "slab/slab.h"
 
 /* A page of every run that is given out, both ways and back; its neighbours as well. */
 static void check_round_trips(struct q_page *page, size_t nr)
@@ -113,12 +114,41 @@ Test(memmap, sparse)
 {
     check_model(CORE_SPARSE);
     must(q_mem.nr_sections > 10);
-    for (size_t s = 0; s < q_mem.nr_sections; s++) {
-        char *at = (char *)q_mem.section_addr[s];
+    size_t nr = 0;
+    for (size_t s = 0; s < q_mem.end_section; s++) {
+        char *at = (char *)q_section_addr(s);
 
+        if (at == NULL) {
+            must(!q_pfn_online(s << Q_SECTION_ORDER));
+            continue;
+        }
+        nr++;
         must_eq(q_virt_to_pfn(at), s << Q_SECTION_ORDER);
         must_eq(q_virt_to_pfn(at + q_max_block_size() - 1), ((s + 1) << Q_SECTION_ORDER) - 1);
     }
+    must_eq(nr, q_mem.nr_sections);
+}
+
+/* Where a section's number is taken, it goes elsewhere; none shares its descriptors. */
+Test(memmap, sparse_sections_in_each_others_way)
+{
+    q_opt.window = 16 * q_max_block_size();
+    core_start(CORE_SPARSE);
+    size_t len = q_max_block_size(), n = 0, spoilt = 0;
+    struct q_page *page;
+
+    while ((page = q_alloc_pages(Q_GFP_KERNEL, Q_MAX_ORDER)) != NULL) {
+        char *at = q_page_address(page);
+        /* Leave the kernel to find places with only the number of this one. */
+        for (size_t i = 1; i < 16 && n < 4; i++)
+            spoilt += q_mmap(at - i * len, len, PROT_NONE, MAP_NORESERVE) == at - i * len;
+        must_eq(q_virt_to_pfn(at), q_page_to_pfn(page));
+        must_eq((size_t)((char *)q_slab_guess(at) - q_lookup.slabs),
+                (q_virt_to_pfn(at) >> q_slab_order()) << Q_SLAB_DESC_SHIFT);
+        n++;
+    }
+    must(spoilt > 0);
+    must_eq(n, 16);
 }
 
 /* As many sections as the tables have room for; then NULL, and all of it found again. */

@@ -24,7 +24,7 @@ SERIES = {
     "6.12-4k": ([(SECURITY, "bookworm-security")], ""),
     "6.12-16k": ([(SECURITY, "bookworm-security")], ""),
 }
-DEB_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}
+DEB_ARCH = {"x86_64": "amd64", "aarch64": "arm64", "i386": "i386"}
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
@@ -105,7 +105,7 @@ def kernel(cache, arch, series):
 def programs(cache, arch, packages):
     """A folder with what these packages of Debian 12 hold."""
     folder = os.path.abspath(os.path.join(cache, f"programs-{arch}"))
-    fetch(folder, arch, SERIES["6.1"][0], lambda names: packages)
+    fetch(folder, arch, [(DEBIAN, "bookworm")], lambda names: packages)
     return folder
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tests in machines that QEMU plays: run.py quick | all | NAME...
+"""Tests in machines that QEMU plays, and of 32-bit processes: run.py quick | all | NAME...
 
 Each machine boots once and runs its commands; what these report as TAP is passed on, case by case.
 Names are those of MACHINES below. VM_BUILD is the build folder, VM_CACHE where kernels are kept.
@@ -39,10 +39,17 @@ UNIT = ["topology", "mempolicy", "memmap", "zones", "pcp"]
 # Each with the seconds that it may take.
 NUMA = {"numa": 500, "numa-calls": 300, "numa-user": 100}
 
+# What machines of another architecture need of the tests, as FOLDER/NAME.
+MACHINE_PROGRAMS = ["vm/cgroup", "pages/numa", *(f"vm/{n}" for n in NUMA),
+                    *(f"conform/{n}" for n in CONFORM)]
+
 # Another architecture is built here; its programs come from Debian's packages.
-CROSS = {"aarch64": ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu", "aarch64.ini")}
-FOREIGN = {"busybox": ("busybox-static", "bin/busybox"), "perl": ("perl-base", "usr/bin/perl")}
-FOREIGN_PACKAGES = ["busybox-static", "perl-base", "libcrypt1"]
+CROSS = {"aarch64": ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu", "aarch64.ini"),
+         "i386": ("i686-linux-gnu-gcc", "gcc-i686-linux-gnu", "i386.ini")}
+FOREIGN = {"busybox": "bin/busybox", "perl": "usr/bin/perl", "bash": "bin/bash", "xz": "usr/bin/xz"}
+FOREIGN_PACKAGES = {"aarch64": ["busybox-static", "perl-base", "libcrypt1"],
+                    "i386": ["perl-base", "libcrypt1", "bash", "libtinfo6", "xz-utils", "liblzma5"]}
+I386 = "/usr/i686-linux-gnu/lib"  # gcc-i686-linux-gnu's libc
 
 RING = {(0, 1): 15, (1, 2): 15, (2, 3): 15, (0, 3): 15, (0, 2): 25, (1, 3): 25}
 FAR = {(0, 1): 20, (0, 2): 40, (1, 2): 30}
@@ -71,13 +78,29 @@ MACHINES = {
                   ["numa", "conform", "pages-numa", "perl"]),
     "arm64-6.1": (Machine([(512, 2)], arch="aarch64", series="6.1"), ["conform", "perl"]),
     # No machine: qemu-user, which has no rseq, mbind, move_pages, userfaultfd.
-    "arm64-user": (None, ["aligned", "tuning", "pages-numa"]),
+    "arm64-user": (None, ["conform/aligned", "conform/tuning", "pages/numa"]),
+    # No machine: 32-bit processes, which kernels for x86-64 run beside the others.
+    "i386": (None, ["conform/contract", "conform/aligned", "conform/tuning", "conform/threads",
+                    "conform/forks", "conform/resize", "conform/signals", "conform/early",
+                    "pages/pages", "pages/special", "pages/highmem", "pages/highmem-file",
+                    "pages/beyond", "pages/areas", "pages/movable", "pages/numa", "pages/shrink",
+                    "slab/caches", "slab/heaps", "slab/wrong", "slab/wrong-heaps",
+                    "stress/mixed", "stress/handoff", "stress/churn", "stress/caches",
+                    "snapshot/cut", "snapshot/rollback-heap", "perl", "bash", "xz"]),
+    "i386-short": (None, ["conform/contract", "conform/threads", "conform/forks", "pages/highmem",
+                          "slab/wrong", "stress/mixed", "snapshot/rollback-heap"]),
 }
 QUICK = ["two"]
 
 
 def say(line):
     print(line, flush=True)
+
+
+def test_program(name):
+    """Where the build has FOLDER/NAME."""
+    folder, _, rest = name.partition("/")
+    return f"test/{folder}/{folder}-{rest}"
 
 
 class Report:
@@ -122,7 +145,7 @@ class Kit:
 
     def missing(self):
         """The Debian package that is wanted, or None."""
-        if shutil.which(f"qemu-system-{self.arch}") is None:
+        if self.arch in QEMU_PACKAGE and shutil.which(f"qemu-system-{self.arch}") is None:
             return QEMU_PACKAGE[self.arch]
         if self.foreign:
             compiler, package, _ = CROSS[self.arch]
@@ -133,9 +156,9 @@ class Kit:
     def fetch(self):
         """Programs of Debian's for a foreign machine; raises OSError or SubprocessError."""
         if self.foreign:
-            self.packages = kernels.programs(CACHE, self.arch, FOREIGN_PACKAGES)
+            self.packages = kernels.programs(CACHE, self.arch, FOREIGN_PACKAGES[self.arch])
 
-    def compile(self):
+    def compile(self, programs=MACHINE_PROGRAMS):
         """Build for a foreign machine; here all is built."""
         if not self.foreign:
             return
@@ -143,10 +166,7 @@ class Kit:
             quiet(["meson", "setup", self.build, "--cross-file",
                    os.path.join(HERE, CROSS[self.arch][2]), "--buildtype=debug",
                    "-Doptimization=g", "-Dchecks=true", "-Dtests=true"])
-        targets = ["src/libquire.so.0.1.0", "test/vm/vm-cgroup", "test/pages/pages-numa"]
-        targets += [f"test/vm/vm-{name}" for name in NUMA]
-        targets += [f"test/conform/conform-{name}" for name in CONFORM]
-        quiet(["ninja", "-C", self.build, *targets])
+        quiet(["ninja", "-C", self.build, "src/libquire.so.0.1.0", *map(test_program, programs)])
 
     def built(self, *parts):
         path = os.path.join(self.build, *parts)
@@ -156,7 +176,7 @@ class Kit:
         """The path of a program of Debian's, or None."""
         if not self.foreign:
             return shutil.which(name)
-        return os.path.join(self.packages, FOREIGN[name][1]) if name in FOREIGN else None
+        return os.path.join(self.packages, FOREIGN[name]) if name in FOREIGN else None
 
     def tree(self):
         tree = initramfs.Tree(self.arch)
@@ -173,6 +193,16 @@ def quiet(command):
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command[:3])} failed: {done.stdout[-2000:]}")
+
+
+def compare(what, text, library, called):
+    """Shell text: the program prints the same under quire, and was under it."""
+    table = f"/tmp/quire-vm-{os.getpid()}-{what}"
+    by_quire = f"LD_PRELOAD={library} QUIRE_CONF=stats:1,stats_file:{table}"
+    plain, quire = text.format("", ""), text.format(by_quire, by_quire)
+    return (f"a=$({plain} | md5sum)\nb=$({quire} | md5sum)\necho \"$a $b\"\n"
+            "[ -n \"$a\" ] && [ \"$a\" = \"$b\" ] && "
+            f"grep 'active in {called}' {table}; status=$?; rm -f {table}; (exit $status)")
 
 
 def commands_for(what, kit, tree):
@@ -207,39 +237,83 @@ def commands_for(what, kit, tree):
         yield what, f"CONFORM_EXPECT=quire /t/{what}", 900
     elif kit.program(what) is not None:
         tree.program(kit.program(what), "/t/" + what)
-        text = PROGRAMS[what]
-        by_quire = f"{PRELOAD} QUIRE_CONF=stats:1,stats_file:/tmp/{what}"
-        plain, quire = text.format("", ""), text.format(by_quire, by_quire)
-        yield what, (f"a=$({plain} | md5sum)\nb=$({quire} | md5sum)\necho \"$a $b\"\n"
-                     "[ -n \"$a\" ] && [ \"$a\" = \"$b\" ] && "
-                     f"grep 'active in {what}' /tmp/{what}"), 300
+        yield what, compare(what, PROGRAMS[what], "/lib/libquire.so.0", what), 300
 
 
-def without_machine(name, programs, report):
+def run_here(name, command, seconds, report, shell=False, **more):
+    """One command without a machine."""
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, timeout=seconds, text=True,
+                              errors="replace", check=False, shell=shell, **more)
+        report.command(name, done.returncode, done.stdout)
+    except subprocess.TimeoutExpired:
+        report.line(False, f"{name}: took more than {seconds} s")
+
+
+def by_qemu_user(name, programs, report):
     """Programs of another architecture in this one's kernel, by qemu-user."""
-    arch = name.replace("arm64-user", "aarch64")
+    arch = "aarch64"
     kit = Kit(arch)
     if kit.missing() or shutil.which(f"qemu-{arch}-static") is None:
         report.skip(name, f"{kit.missing() or 'qemu-user-static'} is not installed")
         return
-    kit.compile()
+    kit.compile(programs)
     env = {"LD_LIBRARY_PATH": kit.built("src"), "LD_PRELOAD": kit.built("src", "libquire.so.0"),
            "CONFORM_EXPECT": "quire", "CONFORM_PATIENCE": "10"}
     for program in programs:
-        path = kit.built("test", "pages" if "pages" in program else "conform",
-                         program if "pages" in program else "conform-" + program)
-        done = subprocess.run(
-            [f"qemu-{arch}-static", "-L", initramfs.ARCHES[arch][1],
-             *(f for name, value in env.items() for f in ("-E", f"{name}={value}")), path],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=900,
-            text=True, errors="replace", check=False)
-        report.command(f"{name}/{program}", done.returncode, done.stdout)
+        run_here(f"{name}/{program}",
+                 [f"qemu-{arch}-static", "-L", initramfs.ARCHES[arch][1],
+                  *(f for name, value in env.items() for f in ("-E", f"{name}={value}")),
+                  kit.built(test_program(program))], 900, report)
+
+
+def runs_32_bits():
+    """Whether the kernel runs 32-bit programs of x86."""
+    try:
+        return subprocess.run([f"{I386}/ld-linux.so.2", "--version"], stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+def in_32_bits(name, programs, report):
+    """32-bit processes in this kernel; what they run that has 64 bits goes without quire."""
+    kit = Kit("i386")
+    if kit.missing() or not runs_32_bits():
+        report.skip(name, f"{kit.missing()} is not installed" if kit.missing()
+                    else "this kernel runs no 32-bit programs")
+        return
+    kit.compile([p for p in programs if "/" in p])
+    library = kit.built("src", "libquire.so.0")
+    for program in programs:
+        if "/" in program:
+            run_here(f"{name}/{program}", [kit.built(test_program(program))], 900, report,
+                     env={**os.environ, "CONFORM_EXPECT": "quire",
+                          "LD_PRELOAD": os.path.abspath(library)})
+            continue
+        try:
+            kit.fetch()
+        except (OSError, subprocess.SubprocessError) as error:
+            report.skip(f"{name}/{program}",
+                        f"Debian's packages cannot be had: {error}".replace("\n", " "))
+            continue
+        where = [I386, *(os.path.join(kit.packages, d, "i386-linux-gnu") for d in ("lib", "usr/lib"))]
+        start = f"{I386}/ld-linux.so.2 --library-path {':'.join(where)} {kit.program(program)}"
+        text = PROGRAMS[program].replace(f"/t/{program}", start)
+        run_here(f"{name}/{program}",
+                 compare(program, text, os.path.abspath(library), "ld-linux.so.2"), 300, report,
+                 shell=True)
+
+
+def boot_nothing(name, programs, report):
+    (by_qemu_user if name == "arm64-user" else in_32_bits)(name, programs, report)
 
 
 def boot(name, report):
     machine, wanted = MACHINES[name]
     if machine is None:
-        without_machine(name, wanted, report)
+        boot_nothing(name, wanted, report)
         return
     kit = Kit(machine.arch)
     package = kit.missing()
@@ -276,7 +350,7 @@ def main():
                         choices=["quick", "all", *MACHINES])
     given = parser.parse_args().names
     report = Report()
-    for name in {"quick": QUICK, "all": list(MACHINES)}.get(given[0], given):
+    for name in {"quick": QUICK, "all": [m for m in MACHINES if not m.endswith("-short")]}.get(given[0], given):
         try:
             boot(name, report)
         except RuntimeError as error:
