@@ -131,9 +131,9 @@ bool q_ranges_collect(struct q_ranges *r)
     r->nr = r->bytes = 0;
     r->failed = false;
     if (q_mem.sparse) {
-        for (size_t s = 0; s < q_mem.end_section; s++) {
+        for (size_t s = q_mem.first_section; s < q_mem.end_section; s++) {
             const struct q_zone *zone = q_mem.section_zone[s];
-            if (zone == NULL)
+            if (q_section_addr(s) == 0)
                 continue;
             size_t pfn = s << Q_SECTION_ORDER, end = pfn + ((size_t)1 << Q_SECTION_ORDER);
             /* The section that is being cut has a part that was never used. */

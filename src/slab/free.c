@@ -292,6 +292,30 @@ static enum q_free_result free_busy(struct q_heap *heap, struct q_slab *s, struc
     return Q_FREED;
 }
 
+bool q_slub_free_owned(struct q_heap *heap, void *p)
+{
+    struct q_slab *s = q_slab_guess(p);
+    struct q_object *o = p;
+
+    /* Relaxed: who finds himself there stored it himself, and all the rest of the slab with it. */
+    if (q_remote_owner(atomic_load_explicit(&s->remote, memory_order_relaxed)) != heap->id ||
+        heap->id == 0 || heap->busy)
+        return false;
+    size_t off = (uintptr_t)p - (uintptr_t)q_slab_start(s);
+    uint64_t h = off * s->mult; /* k * excess for object k, and far more between objects */
+    if (off >= Q_SLAB_SIZE || h >= (uint64_t)s->carved * q_slab_class(s)->excess)
+        return false;
+    uint64_t key = (1ull << 63) + h + s->epoch;
+    if (o->key == key)
+        return false;
+    heap->busy = true;
+    atomic_signal_fence(memory_order_seq_cst);
+    free_local(heap, s, o, key);
+    atomic_signal_fence(memory_order_seq_cst);
+    heap->busy = false;
+    return true;
+}
+
 enum q_free_result q_slub_free(struct q_slab *s, void *p)
 {
     const struct q_class *c = q_slab_class(s);

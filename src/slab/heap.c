@@ -30,13 +30,15 @@ static bool have_key;
 static __thread bool gone __attribute__((tls_model("initial-exec")));
 
 /*
- * Threads whose thread pointers are near each other, or a multiple of all
- * that there are frames for apart, would pass each other's test; the later of two goes without.
+ * Threads whose thread pointers are near each other, or a multiple of the
+ * window apart, would pass each other's test; the later of two goes without.
  */
 static bool tp_is_apart(uintptr_t tp)
 {
-    uintptr_t mask = (q_mem.max_pages << q_page_shift) - 1;
+    uintptr_t mask = q_mem.size - 1;
 
+    if (q_mem.sparse || !Q_WIDE_LONG)
+        return false; /* see slab.h */
     for (uint32_t id = 1; id <= q_nr_heaps; id++) {
         const struct q_heap *h = q_heaps[id];
         uintptr_t d = Q_TP_FACTOR * (tp - h->tp) & mask;

@@ -97,12 +97,10 @@ void q_slab_arm(struct q_slab *s, uintptr_t tp, bool fast)
     __atomic_store_n(&s->tag, (uintptr_t)q_slab_start(s) + Q_TP_FACTOR * tp - shift * k->inv,
                      __ATOMIC_RELAXED);
     __atomic_store_n(&s->span, fast ? (uint64_t)s->carved * k->excess : 0, __ATOMIC_RELAXED);
-    q_slab_name_owner(s, tp);
 }
 
 void q_slab_disarm(struct q_slab *s)
 {
-    q_slab_name_owner(s, 0);
     /* No thread pointer makes up for this, so the next owner's span fits no old tag. */
     __atomic_store_n(&s->tag, s->tag + (1ull << 49), __ATOMIC_RELAXED);
     __atomic_store_n(&s->span, 0, __ATOMIC_RELAXED);

@@ -55,14 +55,16 @@
  * copy can look the same after `excess` epochs; the slow path walks the list
  * before it believes it.)
  *
- * In a 32-bit process another thread may see half of one tag and half of the
- * next, and nothing can be said of such a mixture. There the slab names its
- * owner in a word of its own, and the rest is asked only if it is the caller,
- * who then reads nothing but what he wrote.
- *
  * Thread pointers of different threads are never nearer than the smallest
  * stack, 16 KiB. Four times that is a slab's length, so no offset within the
  * slab makes up for a stranger's thread pointer.
+ *
+ * Where the descriptors stand for few addresses (the sparse model: 4 GiB, say,
+ * under a limit of 3), two threads' pointers may well be a part of that apart,
+ * and one's block share a descriptor with the other's slab. And a 32-bit
+ * process reads a word of 64 bits in two halves, which may be of different
+ * times. There span stays 0, nothing passes, and free() asks the remote word
+ * whose the slab is (q_slub_free_owned): the rest is read only by the owner.
  */
 #ifndef Q_SLAB_SLAB_H
 #define Q_SLAB_SLAB_H
@@ -87,15 +89,12 @@ struct q_slab {
     uint32_t used;             /* owner only: local frees until the slow path looks */
     int16_t debt;              /* owner only */
     uint16_t epoch;            /* owner writes */
-#if UINTPTR_MAX == UINT32_MAX
-    uintptr_t owner; /* thread pointer while tag and span are in force, else 0; owner writes */
-#endif
-    _Atomic uint64_t remote; /* see remote.h */
-    uint32_t next, prev;     /* slab numbers on the owner's or node's list; 0 ends it */
-    uint32_t number;         /* own number: pfn >> slab order, plus 1 */
-    uint16_t carved;         /* objects that were ever handed out; owner writes */
-    uint8_t cls;             /* class */
-    uint8_t flags;           /* Q_SLAB_* ; owner only, or the list's lock */
+    _Atomic uint64_t remote;   /* see remote.h */
+    uint32_t next, prev;       /* slab numbers on the owner's or node's list; 0 ends it */
+    uint32_t number;           /* own number: pfn >> slab order, plus 1 */
+    uint16_t carved;           /* objects that were ever handed out; owner writes */
+    uint8_t cls;               /* class */
+    uint8_t flags;             /* Q_SLAB_* ; owner only, or the list's lock */
 };
 
 _Static_assert(sizeof(struct q_slab) == 1 << Q_SLAB_DESC_SHIFT, "found by a shift");
@@ -153,35 +152,9 @@ Q_INLINE struct q_slab *q_slab_guess(const void *p)
                          (((uintptr_t)p >> (Q_SLAB_SHIFT - Q_SLAB_DESC_SHIFT)) & q_lookup.mask));
 }
 
-#if UINTPTR_MAX == UINT32_MAX
-/* Relaxed: whoever finds himself there stored it himself. */
-Q_INLINE bool q_slab_names_me(const struct q_slab *s)
-{
-    return __atomic_load_n(&s->owner, __ATOMIC_RELAXED) == q_thread_pointer();
-}
-
-Q_INLINE void q_slab_name_owner(struct q_slab *s, uintptr_t tp)
-{
-    __atomic_store_n(&s->owner, tp, __ATOMIC_RELAXED);
-}
-#else
-Q_INLINE bool q_slab_names_me(const struct q_slab *s)
-{
-    return true; /* the tag does */
-}
-
-Q_INLINE void q_slab_name_owner(struct q_slab *s, uintptr_t tp)
-{
-}
-#endif
-
 /* The test above. True: p is an object of a slab that the calling thread owns; *key is its key. */
 Q_INLINE bool q_slab_mine(const struct q_slab *s, const void *p, int64_t *key)
 {
-    if (!q_slab_names_me(s)) {
-        *key = 0;
-        return false;
-    }
     /*
      * Racy reads: the words that make the test pass were written by this very
      * thread; any mixture of others' words makes it fail.

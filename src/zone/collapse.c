@@ -91,7 +91,8 @@ static bool collapse(uintptr_t at)
 static bool mark_block(struct q_zone *zone, size_t pfn)
 {
     struct q_pageblock *block = q_pageblock_of(pfn);
-    bool apart = pfn == zone->start_pfn || !block[-1].huge;
+    bool apart =
+        pfn == zone->start_pfn || (q_mem.sparse && !q_pfn_online(pfn - 1)) || !block[-1].huge;
 
     if (block->huge)
         return true;
@@ -138,7 +139,7 @@ static struct q_zone *this_zone(size_t *from, size_t *to)
     *from = zone->start_pfn;
     *to = zone->frontier;
     if (q_mem.sparse) { /* all zones are in one stretch of frames: it is walked once */
-        *from = 0;
+        *from = q_mem.first_section << Q_SECTION_ORDER;
         *to = walk.zone == 0 ? q_mem.end_section << Q_SECTION_ORDER : 0;
     }
     return zone;

@@ -32,7 +32,7 @@ static size_t per_block(void)
 /* Where the zone begins and ends; in the sparse model it shares the range with others. */
 static void bounds(const struct q_zone *zone, size_t *start, size_t *end)
 {
-    *start = q_mem.sparse ? 0 : zone->start_pfn;
+    *start = q_mem.sparse ? q_mem.first_section << Q_SECTION_ORDER : zone->start_pfn;
     *end = q_mem.sparse ? q_mem.end_section << Q_SECTION_ORDER : zone->frontier;
 }
 

@@ -15,7 +15,6 @@
 /* Of a 32-bit process's addresses a window takes a quarter at most, if one is asked for. */
 #define WINDOW_MAX (Q_WIDE_LONG ? (uint64_t)1 << 43 : (uint64_t)1 << 30)
 #define ALL_ADDRESSES ((uint64_t)1 << 32) /* of a 32-bit process */
-#define NEARBY 256u /* places to try where a section may not stay where it is */
 #define GROW_MAX ((size_t)1 << 30)
 
 struct q_mem q_mem;
@@ -80,8 +79,10 @@ static size_t wanted_window(void)
     struct sysinfo si;
     uint64_t ram = (uint64_t)1 << 33;
 
-    if (q_opt.window != 0)
-        return (size_t)1 << q_ceil_log2(q_max(q_opt.window, 4 * q_max_block_size()));
+    if (q_opt.window != 0) {
+        uint64_t asked = (uint64_t)1 << q_ceil_log2(q_max(q_opt.window, 4 * q_max_block_size()));
+        return (size_t)(Q_WIDE_LONG ? asked : q_min(asked, WINDOW_MAX));
+    }
     if (sysinfo(&si) == 0)
         ram = (uint64_t)si.totalram * si.mem_unit;
     /* Twice the memory for each of the two zones, and for each node's share; 64 GiB at least. */
@@ -169,6 +170,7 @@ static bool init_sparse(void)
         if (q_mem.section_zone == NULL || q_mem.section_addr == NULL)
             return false;
         q_lookup.mask = lookup_mask(pages);
+        q_mem.first_section = sections;
         q_mem.sparse = true;
         return true;
     }
@@ -336,6 +338,8 @@ static bool grow_window(struct q_zone *zone)
     return false;
 }
 
+static uintptr_t last_section; /* where the newest one lies */
+
 static size_t section_of(uintptr_t addr)
 {
     return addr / q_max_block_size() & ((q_mem.max_pages >> Q_SECTION_ORDER) - 1);
@@ -350,36 +354,55 @@ size_t q_section_pfn(uintptr_t addr)
     return (section_of(addr) << Q_SECTION_ORDER) + ((addr - start) >> q_page_shift);
 }
 
-/* Another place near this one, whose number is not taken. */
-static char *place_nearby(uintptr_t taken)
+/* One more at this very place, if the kernel has it and its number is not taken. */
+static char *place_at(uintptr_t hint)
 {
-    size_t len = q_max_block_size();
-
-    for (size_t i = 1; i < NEARBY && taken > (i + 1) * len; i++) {
-        uintptr_t hint = taken - i * len;
-
-        if (q_section_addr(section_of(hint)) != 0)
-            continue;
-        char *at = q_mmap((void *)hint, len, PROT_NONE, MAP_NORESERVE);
-        if (at == NULL || (uintptr_t)at == hint)
-            return at;
-        q_munmap(at, len);
+    if (q_section_addr(section_of(hint)) != 0)
+        return NULL;
+    char *at = q_mmap((void *)hint, q_max_block_size(), PROT_NONE, MAP_NORESERVE);
+    if (at != NULL && (uintptr_t)at != hint) {
+        q_munmap(at, q_max_block_size());
+        return NULL;
     }
-    return NULL;
+    return at;
 }
 
-/* Addresses for one more section; NULL where there are none. */
+/* The nearest place on either side of this one. */
+static char *place_nearby(uintptr_t near)
+{
+    size_t len = q_max_block_size(), nr = q_mem.max_pages >> Q_SECTION_ORDER;
+    char *at = NULL;
+
+    for (size_t i = 1; i < nr && at == NULL; i++) {
+        if (near > (i + 1) * len)
+            at = place_at(near - i * len);
+        if (at == NULL && near < UINTPTR_MAX - (i + 1) * len)
+            at = place_at(near + i * len);
+    }
+    return at;
+}
+
+/*
+ * Addresses for one more section; NULL where there are none. Below the last
+ * one, where the kernel would look next: to align a place of the kernel's own
+ * choice leaves holes. Where its number is taken it goes elsewhere.
+ */
 static char *place_section(void)
 {
     size_t len = q_max_block_size();
+    char *at = NULL;
 
     if (q_mem.nr_sections == q_mem.max_pages >> Q_SECTION_ORDER)
         return NULL;
-    char *at = q_reserve(len, len);
-    if (at == NULL || q_section_addr(section_of((uintptr_t)at)) == 0)
-        return at;
-    q_munmap(at, len);
-    return place_nearby((uintptr_t)at);
+    if (last_section > 2 * len)
+        at = place_at(last_section - len);
+    if (at == NULL)
+        at = q_reserve(len, len);
+    if (at != NULL && q_section_addr(section_of((uintptr_t)at)) != 0) {
+        q_munmap(at, len);
+        return place_nearby((uintptr_t)at);
+    }
+    return at == NULL && last_section != 0 ? place_nearby(last_section) : at;
 }
 
 static bool online_section(char *at, unsigned nid)
@@ -409,6 +432,8 @@ static bool grow_sparse(struct q_zone *zone)
         q_mem.section_zone[section] = zone;
         q_mem.nr_sections++;
         q_mem.end_section = q_max(q_mem.end_section, section + 1);
+        q_mem.first_section = q_min(q_mem.first_section, section);
+        last_section = (uintptr_t)at;
         /* Release: see q_section_addr(). */
         __atomic_store_n(&q_mem.section_addr[section], (uintptr_t)at, __ATOMIC_RELEASE);
         zone->frontier = section << Q_SECTION_ORDER;

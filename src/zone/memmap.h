@@ -61,7 +61,8 @@ struct q_mem {
     struct q_pageblock *pageblocks;
     _Atomic size_t meta_bytes;    /* mapped for metadata */
     size_t nr_sections;           /* sparse: sections so far, */
-    size_t end_section;           /* and one more than the highest number among them */
+    size_t first_section;         /* the lowest number among them, */
+    size_t end_section;           /* and one more than the highest */
     uintptr_t *section_addr;      /* sparse: number -> address; 0: none */
     struct q_zone **section_zone; /* the same, -> zone */
 };
