@@ -252,7 +252,7 @@ int main(int argc, char **argv)
     static const size_t all[] = {8, 32, 128, 1024, 8192, 16384, 65536, 524288, 4194304, 0};
     static const size_t some[] = {48, 1024, 32768, 0};
     static const size_t zeros[] = {64, 4096, 131072, 4194304, 0};
-    static const size_t ranges[] = {127, 527, 16384, 0};
+    static const size_t ranges[] = {127, 527, 16384, 262144, 0};
     static const size_t ends[] = {4096, 262144, 67108864, 0};
     static const size_t alignments[] = {64, 4096, 0};
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);

@@ -33,6 +33,7 @@ enum q_page_type {
     Q_PAGE_PCP,   /* head of a free block on a per-CPU list */
     Q_PAGE_SLAB,  /* head of a slab */
     Q_PAGE_RUN,   /* head of a run given out: compound page, or pages of exact number */
+    Q_PAGE_REST,  /* head of a run that is free, but rests: zone->resting */
 };
 
 /* Pages of the block were moved to another node, and go home when it is freed. */

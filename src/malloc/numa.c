@@ -16,6 +16,7 @@
 #include "malloc/shrink.h"
 #include "numa/mempolicy.h"
 #include "stat/stat.h"
+#include "zone/page_alloc.h"
 #include "zone/page_ref.h"
 
 #define WORD_BITS (8 * sizeof(unsigned long))
@@ -237,6 +238,7 @@ Q_PUBLIC int quire_nodes(unsigned long *nodes, unsigned long maxnode)
 static void add_zone(struct quire_node_stat *stat, struct q_zone *zone)
 {
     q_lock(&zone->lock);
+    q_zone_settle(zone);
     size_t free_pages = zone->buddy.nr_free_pages, dirty = zone->nr_dirty;
     size_t carved = zone->present_pages - (zone->frontier_end - zone->frontier);
     q_unlock(&zone->lock);

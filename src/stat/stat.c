@@ -50,6 +50,7 @@ static void read_pages(struct q_stat *st, size_t from, size_t to)
 static void read_zone(struct q_stat *st, struct q_zone *zone)
 {
     q_lock(&zone->lock);
+    q_zone_settle(zone);
     if (!q_mem.sparse) {
         read_pages(st, zone->start_pfn, zone->frontier);
         st->mapped_bytes += (zone->frontier - zone->start_pfn) << q_page_shift;
@@ -95,7 +96,7 @@ void q_stat_read(struct q_stat *st)
     for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++)
         for (unsigned type = 0; type < Q_NR_ZONES; type++)
             read_zone(st, &q_nodes[nid]->zones[type]);
-    for (size_t s = 0; s < q_mem.end_section; s++)
+    for (size_t s = q_mem.first_section; s < q_mem.end_section; s++)
         if (q_section_addr(s) != 0)
             read_pages(st, s << Q_SECTION_ORDER, (s + 1) << Q_SECTION_ORDER);
     subtract_chains(st);

@@ -14,6 +14,7 @@
 #include "zone/compact.h"
 #include "zone/memmap.h"
 #include "zone/mmzone.h"
+#include "zone/page_alloc.h"
 #include "zone/special.h"
 
 /* As the kernel: so many blocks of a list are counted; the lock is not held for more. */
@@ -63,8 +64,8 @@ static void count_types(struct zone_copy *c, const struct q_zone *zone)
         count_blocks(c, zone->start_pfn, zone->frontier);
         return;
     }
-    for (size_t s = 0; s < q_mem.end_section; s++)
-        if (q_mem.section_zone[s] == zone)
+    for (size_t s = q_mem.first_section; s < q_mem.end_section; s++)
+        if (q_section_addr(s) != 0 && q_mem.section_zone[s] == zone)
             count_blocks(c, s << Q_SECTION_ORDER, (s + 1) << Q_SECTION_ORDER);
 }
 
@@ -74,6 +75,7 @@ static void copy_zone(struct zone_copy *c, struct q_zone *zone, bool with_types)
     c->node = q_topology.kernel_id[zone->nid];
     c->name = q_zone_names[zone->type];
     q_lock(&zone->lock);
+    q_zone_settle(zone);
     for (unsigned order = 0; order < Q_NR_ORDERS; order++)
         c->nr_free[order] = zone->buddy.area[order].nr_free;
     c->free_pages = zone->buddy.nr_free_pages;

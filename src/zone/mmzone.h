@@ -85,6 +85,9 @@ struct q_zone {
     size_t nr_kept;      /* up to so many stay, since they had to when some should go at once */
     struct q_list dirty; /* pageblocks with such pages */
     size_t slab_peak, run_peak; /* most pages in use, lately */
+    struct q_page *resting;     /* the run that was freed last: q_zone_settle() */
+    size_t nr_gone;             /* given back at once, lately, and not missed yet; */
+    size_t nr_missed;           /* so many were, since fresh ones had to be taken instead */
     uint32_t tick_ms;           /* when reclaim last looked */
 
     /* Event counters, as in /proc/vmstat. Under the lock. */

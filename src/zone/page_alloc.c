@@ -13,11 +13,11 @@
 
 #include "base/msg.h"
 #include "numa/topology.h"
+#include "zone/fit.h"
 #include "zone/pageblock.h"
 #include "zone/reclaim.h"
 
 #define SMALL_HEAP_BYTES ((size_t)128 << 20)
-#define FIT_SCAN 32 /* blocks to look at for one that fits */
 
 /* Hand every free block of the pageblock at pfn to another mobility. */
 static void steal_pageblock(struct q_zone *zone, size_t pfn, enum q_mobility mobility)
@@ -98,76 +98,45 @@ static bool cut_frontier(struct q_zone *zone, enum q_mobility mobility)
     return true;
 }
 
-/* What is left of a block that was cut: it was never counted as taken. */
-static void free_tail(struct q_zone *zone, struct q_page *page, size_t nr, bool fresh)
+static void set_resting(struct q_zone *zone, struct q_page *page)
 {
-    size_t pfn = q_page_to_pfn(page);
-    struct q_free_how how = {.mobility = q_pageblock_of(pfn)->mobility, .fresh = fresh};
-
-    q_buddy_free_range(&zone->buddy, page, pfn, nr, how);
+    /* Relaxed: q_reclaim_tick() looks without the lock whether there is one. */
+    __atomic_store_n(&zone->resting, page, __ATOMIC_RELAXED);
 }
 
-/*
- * Pages from page + from on that are free in a row, as far as `most`. They
- * are blocks whose heads lie one after the other; nothing that is given out
- * may reach beyond the largest block that it lies in.
- */
-static size_t free_behind(const struct q_page *page, size_t from, size_t most)
+void q_zone_settle(struct q_zone *zone)
 {
-    size_t pfn = q_page_to_pfn(page), at = from;
-    size_t end = q_next_section(pfn) - pfn;
+    struct q_page *page = zone->resting;
 
-    while (at < q_min(most, end) && q_page_is_free(page + at))
-        at += (size_t)1 << page[at].order;
-    return q_min(at, end) - from;
+    if (page == NULL)
+        return;
+    set_resting(zone, NULL);
+    q_page_set_type(page, Q_PAGE_NONE);
+    q_zone_give(zone, page, page->nr, page->nr);
 }
 
-/* Take [page + from, page + to), all of it free, off the free lists. */
-static void take_behind(struct q_zone *zone, struct q_page *page, size_t from, size_t to)
+/* The resting run, if it is what is wanted; else it is merged. */
+static struct q_page *take_resting(struct q_zone *zone, size_t nr, q_gfp_t gfp, size_t *written)
 {
-    while (from < to) {
-        struct q_page *next = page + from;
-        size_t block = (size_t)1 << next->order;
+    struct q_page *page = zone->resting;
 
-        q_buddy_remove(&zone->buddy, next);
-        if (from + block > to)
-            free_tail(zone, page + to, from + block - to, (next->list & 1) != 0);
-        from += block;
+    if (page == NULL || page->nr != nr || (gfp & Q_GFP_ANYWHERE) == 0) {
+        q_zone_settle(zone);
+        return NULL;
     }
+    set_resting(zone, NULL);
+    *written = nr;
+    return page;
 }
 
-/*
- * nr pages that need no alignment, from the start of a free block that is too
- * small but has free pages behind it: where a block of just this length was
- * freed, it fits again, and nothing else is broken up. Of those at hand, the
- * one with the least to spare. Only pages that hold memory already are worth it.
- */
-static struct q_page *take_fitting(struct q_zone *zone, size_t nr, enum q_mobility mobility,
-                                   size_t *written)
+/* Under a limit all that is free is looked at again and again. */
+static void rest(struct q_zone *zone, struct q_page *page)
 {
-    unsigned order = q_fls(nr), seen = 0;
-    size_t first = (size_t)1 << order, spare = nr;
-    struct q_list *head = &zone->buddy.area[order].free_list[q_list_index(mobility, false)];
-    struct q_page *best = NULL;
-
-    for (struct q_list *l = head->next; l != NULL && l != head && seen < FIT_SCAN;
-         l = l->next, seen++) {
-        struct q_page *page = q_container_of(l, struct q_page, lru);
-        size_t have = first + free_behind(page, first, nr + spare);
-
-        if (have < nr || have - nr >= spare)
-            continue;
-        best = page;
-        spare = have - nr;
-        if (spare == 0)
-            break;
-    }
-    if (best != NULL) {
-        take_behind(zone, best, 0, nr);
-        *written = q_pageblock_taken(zone, q_page_to_pfn(best), nr);
-        zone->nr_alloc++;
-    }
-    return best;
+    q_zone_settle(zone);
+    set_resting(zone, page);
+    q_page_set_type(page, Q_PAGE_REST);
+    if (q_opt.limit != 0)
+        q_zone_settle(zone);
 }
 
 struct q_page *q_zone_take(struct q_zone *zone, unsigned order, size_t nr, enum q_mobility mobility,
@@ -175,6 +144,7 @@ struct q_page *q_zone_take(struct q_zone *zone, unsigned order, size_t nr, enum 
 {
     struct q_page *page;
 
+    q_zone_settle(zone);
     while ((page = q_buddy_alloc(&zone->buddy, order, mobility)) == NULL) {
         if (!steal_whole(zone, mobility) && !cut_frontier(zone, mobility) &&
             !steal_part(zone, order, mobility))
@@ -183,7 +153,7 @@ struct q_page *q_zone_take(struct q_zone *zone, unsigned order, size_t nr, enum 
     size_t pfn = q_page_to_pfn(page), block = (size_t)1 << order;
     *written = q_pageblock_taken(zone, pfn, nr);
     if (nr < block)
-        free_tail(zone, page + nr, block - nr, (page->list & 1) != 0);
+        q_free_tail(zone, page + nr, block - nr, (page->list & 1) != 0);
     zone->nr_alloc++;
     return page;
 }
@@ -241,9 +211,9 @@ static struct q_page *try_on(const struct q_place *want, q_gfp_t gfp, unsigned o
         if (!q_place_allows(want, zone))
             continue;
         q_lock(&zone->lock);
-        struct q_page *page = NULL;
-        if ((gfp & Q_GFP_ANYWHERE) != 0)
-            page = take_fitting(zone, nr, mobility_of(gfp), &written);
+        struct q_page *page = take_resting(zone, nr, gfp, &written);
+        if (page == NULL && (gfp & Q_GFP_ANYWHERE) != 0)
+            page = q_take_fitting(zone, nr, mobility_of(gfp), &written);
         if (page == NULL)
             page = q_zone_take(zone, order, nr, mobility_of(gfp), &written);
         if (page != NULL) {
@@ -321,8 +291,7 @@ void q_free_run(struct q_page *page)
     q_assert(q_page_type_of(page) == Q_PAGE_RUN);
     size_t nr = page->nr;
     zone->nr_run_pages -= nr;
-    q_page_set_type(page, Q_PAGE_NONE);
-    q_zone_give(zone, page, nr, nr);
+    rest(zone, page);
     q_zone_tick(zone);
     q_unlock(&zone->lock);
     q_uncharge(nr);
@@ -354,8 +323,9 @@ bool q_grow_run(struct q_page *page, size_t nr)
     if (nr > (size_t)1 << Q_MAX_ORDER || !q_charge(nr - have))
         return false;
     q_lock(&zone->lock);
-    if (nr - have <= free_behind(page, have, nr)) {
-        take_behind(zone, page, have, nr);
+    q_zone_settle(zone);
+    if (nr - have <= q_free_behind(page, have, nr)) {
+        q_take_behind(zone, page, have, nr);
         q_pageblock_taken(zone, pfn + have, nr - have);
         page->nr = (uint32_t)nr;
         zone->nr_run_pages += nr - have;

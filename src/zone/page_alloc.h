@@ -62,6 +62,15 @@ struct q_page *q_zone_take(struct q_zone *zone, unsigned order, size_t nr, enum 
                            size_t *written);
 void q_zone_give(struct q_zone *zone, struct q_page *page, size_t nr, size_t written);
 
+/*
+ * The run that was freed last rests: it is not merged with its neighbours until
+ * something else is wanted of the zone, since a program that frees a block often
+ * wants one just as long next, and merging takes longer than all the rest. To
+ * the free lists and to walkers its pages are in use. Whoever asks for what is
+ * free merges it first, with the zone's lock held.
+ */
+void q_zone_settle(struct q_zone *zone);
+
 /* Whether slabs and runs share a zone on this node as yet. */
 bool q_heap_is_small(unsigned nid);
 

@@ -12,8 +12,9 @@
 #define BLOCKS_PER_TICK 64u               /* bounds the time under the lock */
 #define FLOOR_BYTES ((size_t)256 << 10)   /* free memory up to this never goes */
 #define EAGER_BYTES ((size_t)512 << 10)   /* nor does it at once up to this, */
-#define EAGER_SHARE 8                     /* this part of what is in use, */
+#define EAGER_SHARE 6                     /* this part of what is in use, */
 #define KEEP_BYTES ((size_t)32 << 20)     /* and so much of the runs in use lately */
+#define MISSED_SHARE 8                    /* and this part more, where it was missed */
 #define KEPT_SHARE 32                     /* by so much more it must be, where it had to stay */
 #define PART_MIN_BYTES ((size_t)64 << 10) /* smaller pieces are not worth a system call */
 #define MAX_APART 4096u                   /* of the 65530 mappings that a process may have */
@@ -38,7 +39,9 @@ static void set_peaks(struct q_zone *zone)
  * lately and is not now may be wanted again. Of slabs half of that is kept:
  * free slabs fit what is wanted next only in part. Of runs a little is kept
  * whole, so that a program that allocates and frees the same large block
- * again and again does not pay for its pages each time.
+ * again and again does not pay for its pages each time. What went and was
+ * missed at once (compare refaults in the kernel's mm/workingset.c) is kept
+ * the next time, as long as it is hardly more than was in use lately.
  */
 static void set_watermarks(struct q_zone *zone)
 {
@@ -47,13 +50,16 @@ static void set_watermarks(struct q_zone *zone)
     /* Other threads may have carved since the peak was set. */
     size_t slabs_lately = zone->slab_peak - q_min(slabs, zone->slab_peak);
     size_t runs_lately = zone->run_peak - zone->nr_run_pages;
-    size_t whole = q_min(runs_lately, KEEP_BYTES >> q_page_shift);
+    size_t kept =
+        slabs_lately / 2 + q_max(q_min(runs_lately, KEEP_BYTES >> q_page_shift), runs_lately / 2);
+    size_t lately = slabs_lately + runs_lately;
+    size_t missed = q_min(zone->nr_missed, lately - kept + lately / MISSED_SHARE);
 
     zone->watermark[Q_WMARK_MIN] = floor;
     zone->watermark[Q_WMARK_LOW] = floor + used / 64;
     zone->watermark[Q_WMARK_HIGH] = floor + used / 32;
-    zone->watermark[Q_WMARK_MAX] = (EAGER_BYTES >> q_page_shift) + used / EAGER_SHARE +
-                                   slabs_lately / 2 + q_max(whole, runs_lately / 2);
+    zone->watermark[Q_WMARK_MAX] =
+        (EAGER_BYTES >> q_page_shift) + used / EAGER_SHARE + kept + missed;
 }
 
 /* Whether no page of a free block that spans whole pageblocks holds memory. */
@@ -185,10 +191,13 @@ static void reclaim_pass(struct q_zone *zone, uint32_t now, uint32_t age_ms, siz
  */
 static void give_surplus(struct q_zone *zone, size_t max)
 {
+    size_t before = zone->nr_given_back;
+
     reclaim_pass(zone, 0, 0, max - max / 8, true, 0);
     if (zone->nr_dirty > max)
         reclaim_pass(zone, 0, 0, max - max / 8, false, PART_MIN_BYTES);
     zone->nr_kept = zone->nr_dirty > max ? zone->nr_dirty + zone->nr_dirty / KEPT_SHARE : 0;
+    zone->nr_gone += zone->nr_given_back - before;
 }
 
 void q_zone_tick(struct q_zone *zone)
@@ -208,6 +217,8 @@ void q_zone_tick(struct q_zone *zone)
     zone->nr_kept = q_min(zone->nr_kept, zone->nr_dirty + zone->nr_dirty / KEPT_SHARE);
     zone->slab_peak -= zone->slab_peak / 32; /* forgotten in a second or two */
     zone->run_peak -= zone->run_peak / 32;
+    zone->nr_gone -= (zone->nr_gone + 31) / 32;
+    zone->nr_missed -= (zone->nr_missed + 31) / 32;
     set_peaks(zone);
     uint32_t age = (uint32_t)q_opt.decay_ms + 1;
     reclaim_pass(zone, now, age, zone->watermark[Q_WMARK_HIGH], true, 0);
@@ -221,7 +232,10 @@ void q_reclaim_tick(void)
         for (unsigned type = 0; type < Q_NR_ZONES; type++) {
             struct q_zone *zone = &q_nodes[nid]->zones[type];
 
-            if (zone->nr_dirty > zone->watermark[Q_WMARK_LOW] && q_trylock(&zone->lock)) {
+            if ((zone->nr_dirty > zone->watermark[Q_WMARK_LOW] ||
+                 __atomic_load_n(&zone->resting, __ATOMIC_RELAXED) != NULL) &&
+                q_trylock(&zone->lock)) {
+                q_zone_settle(zone);
                 q_zone_tick(zone);
                 q_unlock(&zone->lock);
             }
@@ -239,6 +253,7 @@ size_t q_reclaim_all(size_t keep_pages)
 
             q_pcp_drain(zone);
             q_lock(&zone->lock);
+            q_zone_settle(zone);
             size_t before = zone->nr_given_back;
             reclaim_pass(zone, 0, 0, keep_pages, true, 0);
             reclaim_pass(zone, 0, 0, keep_pages, false, 0);

@@ -71,6 +71,7 @@ void q_zone_salvage(struct q_zone *zone)
     memset(&zone->buddy, 0, sizeof(zone->buddy));
     zone->dirty = (struct q_list){NULL, NULL};
     zone->nr_dirty = 0;
+    zone->resting = NULL; /* lost */
     for (size_t pfn = 0; pfn < q_mem.max_pages; pfn += step)
         if (was_cut(zone, pfn))
             salvage_block(zone, pfn);

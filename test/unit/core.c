@@ -151,6 +151,7 @@ static void check_zone(struct q_zone *zone)
     size_t step = (size_t)1 << Q_MAX_ORDER;
 
     q_lock(&zone->lock);
+    q_zone_settle(zone);
     q_zone_verify(zone);
     if (q_mem.sparse) {
         /* A section is cut off the frontier as soon as it is there. */
@@ -203,10 +204,25 @@ size_t core_free_pages(void)
     return n;
 }
 
+/* What was freed last is merged, so that it counts. */
+static void settle_all(void)
+{
+    for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++) {
+        for (unsigned type = 0; type < Q_NR_ZONES; type++) {
+            struct q_zone *zone = core_zone(nid, type);
+
+            q_lock(&zone->lock);
+            q_zone_settle(zone);
+            q_unlock(&zone->lock);
+        }
+    }
+}
+
 size_t core_dirty_pages(void)
 {
     size_t n = 0;
 
+    settle_all();
     for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++)
         for (unsigned type = 0; type < Q_NR_ZONES; type++)
             n += core_zone(nid, type)->nr_dirty;
@@ -217,6 +233,7 @@ size_t core_used_blocks(void)
 {
     size_t n = 0;
 
+    settle_all();
     for (unsigned nid = 0; nid < q_topology.nr_nodes; nid++)
         for (unsigned type = 0; type < Q_NR_ZONES; type++)
             for (unsigned order = 0; order < Q_NR_ORDERS; order++)

@@ -283,3 +283,93 @@ Test(pages, runs_fit_where_their_like_were_freed)
     must(core_zone(0, Q_ZONE_NORMAL)->frontier - frontier <= 2 * q_max_block_size() >>
          q_page_shift);
 }
+
+#define ROW 64u
+
+/* A row of single pages in use, at page[0..ROW). */
+static void make_row(struct q_page *page[ROW])
+{
+    page[0] = q_alloc_run(Q_GFP_KERNEL, ROW);
+    must(page[0] != NULL);
+    q_shrink_run(page[0], 1);
+    for (size_t i = 1; i < ROW; i++) {
+        page[i] = q_alloc_run(Q_GFP_KERNEL, 1);
+        must(page[i] == page[0] + i);
+    }
+}
+
+static void free_pages(struct q_page *page[ROW], size_t from, size_t nr)
+{
+    for (size_t i = from; i < from + nr; i++)
+        q_free_run(page[i]);
+}
+
+/* Pages in a row serve a run, wherever it begins, and whatever blocks they are. */
+Test(pages, rows_of_free_blocks_serve_runs)
+{
+    struct q_page *page[ROW];
+
+    core_start(CORE_FLAT);
+    for (size_t nr = 1; nr < ROW / 2; nr++) {
+        for (size_t at = 1; at + nr < ROW; at++) {
+            make_row(page);
+            free_pages(page, at, nr);
+            struct q_page *run = q_alloc_run(Q_GFP_ANYWHERE, nr);
+            must(run == page[at]);
+            q_free_run(run);
+            free_pages(page, 0, at);
+            free_pages(page, at + nr, ROW - at - nr);
+        }
+        core_check();
+    }
+}
+
+/* Of several rows it is the one with least to spare, and the rest of it stays for others. */
+Test(pages, the_row_with_least_to_spare_is_taken)
+{
+    struct q_page *page[ROW];
+
+    core_start(CORE_FLAT);
+    make_row(page);
+    free_pages(page, 1, 20);
+    free_pages(page, 23, 12);
+    free_pages(page, 37, 14);
+    must(q_alloc_run(Q_GFP_ANYWHERE, 12) == page[23]);
+    must(q_alloc_run(Q_GFP_ANYWHERE, 12) == page[37]);
+    must(q_alloc_run(Q_GFP_ANYWHERE, 2) == page[49]);
+    must(q_alloc_run(Q_GFP_ANYWHERE, 20) == page[1]);
+    core_check();
+}
+
+/* The run that was freed last serves the next of its length, and is merged for anything else. */
+Test(pages, the_run_freed_last_rests)
+{
+    core_start(CORE_FLAT);
+    struct q_page *run = q_alloc_run(Q_GFP_ANYWHERE, 20), *next = q_alloc_run(Q_GFP_ANYWHERE, 7);
+    size_t in_use = q_pages_in_use, run_pages = core_zone(0, Q_ZONE_NORMAL)->nr_run_pages;
+
+    q_free_run(run);
+    must_eq(q_page_type_of(run), Q_PAGE_REST);
+    must_eq(q_pages_in_use, in_use - 20);
+    must_eq(core_zone(0, Q_ZONE_NORMAL)->nr_run_pages, run_pages - 20);
+    must(q_alloc_run(Q_GFP_ANYWHERE | Q_GFP_ZERO, 20) == run);
+    must(core_is_zero(q_page_address(run), 20));
+    must_eq(q_page_type_of(run), Q_PAGE_RUN);
+    q_free_run(run);
+    must(q_alloc_run(Q_GFP_ANYWHERE, 19) == run);
+    q_free_run(run);
+    q_free_run(next);
+    must_eq(q_page_type_of(run), Q_PAGE_BUDDY);
+    must_eq(q_page_type_of(next), Q_PAGE_REST);
+    must_eq(q_reclaim_all(0), 27);
+    must_eq(q_page_type_of(next), Q_PAGE_NONE);
+    core_check();
+    must(q_grow_run(run = q_alloc_run(Q_GFP_KERNEL, 16), 17));
+    next = run + 17;
+    must(q_alloc_run(Q_GFP_ANYWHERE, 3) != NULL);
+    core_check();
+    q_opt.limit = (size_t)1 << 30;
+    q_free_run(run);
+    must(q_page_type_of(run) != Q_PAGE_REST);
+    core_check();
+}
