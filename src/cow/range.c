@@ -132,9 +132,9 @@ bool q_ranges_collect(struct q_ranges *r)
     r->failed = false;
     if (q_mem.sparse) {
         for (size_t s = q_mem.first_section; s < q_mem.end_section; s++) {
-            const struct q_zone *zone = q_mem.section_zone[s];
             if (q_section_addr(s) == 0)
                 continue;
+            const struct q_zone *zone = q_mem.section_zone[s];
             size_t pfn = s << Q_SECTION_ORDER, end = pfn + ((size_t)1 << Q_SECTION_ORDER);
             /* The section that is being cut has a part that was never used. */
             if (zone->frontier_end == end)

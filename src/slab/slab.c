@@ -86,6 +86,8 @@ void q_slab_destroy(struct q_slab *s)
     learn_usual(s->cls, carved_pages(s));
     q_slab_disarm(s);
     s->number = 0;
+    /* Relaxed: nobody owns it, whoever looks before the pages are somebody else's, or after. */
+    atomic_store_explicit(&s->remote, 0, memory_order_relaxed);
     q_free_slab_pages(page, written);
 }
 

@@ -354,12 +354,16 @@ size_t q_section_pfn(uintptr_t addr)
     return (section_of(addr) << Q_SECTION_ORDER) + ((addr - start) >> q_page_shift);
 }
 
-/* One more at this very place, if the kernel has it and its number is not taken. */
-static char *place_at(uintptr_t hint)
+/*
+ * One more at this very place, if its number is not taken. NULL: the kernel has
+ * it not, and *full says whether it has any other.
+ */
+static char *place_at(uintptr_t hint, bool *full)
 {
     if (q_section_addr(section_of(hint)) != 0)
         return NULL;
     char *at = q_mmap((void *)hint, q_max_block_size(), PROT_NONE, MAP_NORESERVE);
+    *full = at == NULL;
     if (at != NULL && (uintptr_t)at != hint) {
         q_munmap(at, q_max_block_size());
         return NULL;
@@ -371,13 +375,14 @@ static char *place_at(uintptr_t hint)
 static char *place_nearby(uintptr_t near)
 {
     size_t len = q_max_block_size(), nr = q_mem.max_pages >> Q_SECTION_ORDER;
+    bool full = false;
     char *at = NULL;
 
-    for (size_t i = 1; i < nr && at == NULL; i++) {
-        if (near > (i + 1) * len)
-            at = place_at(near - i * len);
-        if (at == NULL && near < UINTPTR_MAX - (i + 1) * len)
-            at = place_at(near + i * len);
+    for (size_t i = 1; i < nr && at == NULL && !full; i++) {
+        if (near / len > i + 1)
+            at = place_at(near - i * len, &full);
+        if (at == NULL && !full && UINTPTR_MAX / len > near / len + i + 1)
+            at = place_at(near + i * len, &full);
     }
     return at;
 }
@@ -390,19 +395,20 @@ static char *place_nearby(uintptr_t near)
 static char *place_section(void)
 {
     size_t len = q_max_block_size();
+    bool full = q_mem.nr_sections == q_mem.max_pages >> Q_SECTION_ORDER;
     char *at = NULL;
 
-    if (q_mem.nr_sections == q_mem.max_pages >> Q_SECTION_ORDER)
-        return NULL;
-    if (last_section > 2 * len)
-        at = place_at(last_section - len);
+    if (!full && last_section > 2 * len)
+        at = place_at(last_section - len, &full);
+    if (at != NULL || full)
+        return at;
+    at = q_reserve(len, len);
     if (at == NULL)
-        at = q_reserve(len, len);
-    if (at != NULL && q_section_addr(section_of((uintptr_t)at)) != 0) {
-        q_munmap(at, len);
-        return place_nearby((uintptr_t)at);
-    }
-    return at == NULL && last_section != 0 ? place_nearby(last_section) : at;
+        return last_section != 0 ? place_nearby(last_section) : NULL;
+    if (q_section_addr(section_of((uintptr_t)at)) == 0)
+        return at;
+    q_munmap(at, len);
+    return place_nearby((uintptr_t)at);
 }
 
 static bool online_section(char *at, unsigned nid)

@@ -184,7 +184,10 @@ static enum q_mobility mobility_of(q_gfp_t gfp)
 bool q_heap_is_small(unsigned nid)
 {
     const struct q_zone *normal = &q_nodes[nid]->zones[Q_ZONE_NORMAL];
-    size_t small = q_min(SMALL_HEAP_BYTES >> q_page_shift, normal->spanned_pages / 4);
+    size_t small = SMALL_HEAP_BYTES >> q_page_shift;
+
+    if (!q_mem.sparse)
+        small = q_min(small, normal->spanned_pages / 4);
 
     /* Relaxed: a hint, read without the zone's lock. */
     return __atomic_load_n(&normal->present_pages, __ATOMIC_RELAXED) <= small;

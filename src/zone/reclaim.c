@@ -9,6 +9,7 @@
 #include "zone/pageblock.h"
 
 #define TICK_MS 50u                       /* at most one look in this time */
+#define FORGET_MS 2000u                   /* what was missed before is no hint any more */
 #define BLOCKS_PER_TICK 64u               /* bounds the time under the lock */
 #define FLOOR_BYTES ((size_t)256 << 10)   /* free memory up to this never goes */
 #define EAGER_BYTES ((size_t)512 << 10)   /* nor does it at once up to this, */
@@ -41,7 +42,8 @@ static void set_peaks(struct q_zone *zone)
  * whole, so that a program that allocates and frees the same large block
  * again and again does not pay for its pages each time. What went and was
  * missed at once (compare refaults in the kernel's mm/workingset.c) is kept
- * the next time, as long as it is hardly more than was in use lately.
+ * the next time, a little of it, as long as it is hardly more than was in use
+ * lately.
  */
 static void set_watermarks(struct q_zone *zone)
 {
@@ -53,7 +55,8 @@ static void set_watermarks(struct q_zone *zone)
     size_t kept =
         slabs_lately / 2 + q_max(q_min(runs_lately, KEEP_BYTES >> q_page_shift), runs_lately / 2);
     size_t lately = slabs_lately + runs_lately;
-    size_t missed = q_min(zone->nr_missed, lately - kept + lately / MISSED_SHARE);
+    size_t missed = q_min(q_min(zone->nr_missed, KEEP_BYTES >> q_page_shift),
+                          lately - kept + lately / MISSED_SHARE);
 
     zone->watermark[Q_WMARK_MIN] = floor;
     zone->watermark[Q_WMARK_LOW] = floor + used / 64;
@@ -213,6 +216,8 @@ void q_zone_tick(struct q_zone *zone)
     uint32_t now = q_now_ms();
     if (now - zone->tick_ms < TICK_MS)
         return;
+    if (now - zone->tick_ms > FORGET_MS)
+        zone->nr_gone = zone->nr_missed = 0;
     zone->tick_ms = now;
     zone->nr_kept = q_min(zone->nr_kept, zone->nr_dirty + zone->nr_dirty / KEPT_SHARE);
     zone->slab_peak -= zone->slab_peak / 32; /* forgotten in a second or two */

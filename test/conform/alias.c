@@ -4,7 +4,8 @@
  *
  * The test of free() (slab/slab.h) adds four times the thread's pointer to the address, modulo what
  * there are descriptors for. So here the one thread's block looks to it as the other's object does.
- * It wants QUIRE_CONF=model:sparse,window:64M; with other options it shows nothing.
+ * It wants QUIRE_CONF=model:sparse,window:64M; with other options it shows nothing. And what else
+ * a descriptor may still say when the memory is another's.
  */
 #include <malloc.h>
 #include <pthread.h>
@@ -18,6 +19,7 @@
 #define STACK ((size_t)256 << 10)
 #define OBJECTS 60000
 #define TRIES 400
+#define RUNS 900
 
 static char *object[OBJECTS];
 static pthread_barrier_t turn;
@@ -92,8 +94,33 @@ static void case_alias(void)
         conform_skip("no block lay %zu bytes from an object", SPAN);
 }
 
+/* Slabs go, their pages become larger blocks, and these are freed by who had the slabs. */
+static void case_runs_after_slabs(void)
+{
+    static char *run[RUNS];
+    size_t before = mallinfo2().uordblks;
+
+    for (size_t round = 0; round < 3; round++) {
+        for (size_t i = 0; i < OBJECTS; i++)
+            REQUIRE((object[i] = malloc(640)) != NULL);
+        for (size_t i = 0; i < OBJECTS; i++)
+            free(object[i]);
+        for (size_t i = 0; i < RUNS; i++) {
+            REQUIRE((run[i] = malloc(65536)) != NULL);
+            conform_fill(run[i], 65536, (unsigned)i);
+        }
+        for (size_t i = 0; i < RUNS; i++) {
+            CHECK(conform_intact(run[i], 65536, (unsigned)i));
+            free(run[i]);
+        }
+    }
+    size_t after = mallinfo2().uordblks;
+    CHECK(after < before + 1000000, "%zu bytes in use before, %zu after", before, after);
+}
+
 static const struct conform_case cases[] = {
     {"a block that shares a descriptor with another thread's slab", case_alias, 60},
+    {"runs where slabs were", case_runs_after_slabs, 60},
 };
 
 int main(int argc, char **argv)
