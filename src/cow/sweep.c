@@ -31,6 +31,7 @@ struct region {
 /* What is to be moved at a cut, and reserved for it: of each zone, a shadow. Under api_lock. */
 static struct region planned[REGIONS]; /* end: where the mapping ends */
 static unsigned nr_planned;
+static uint32_t shape_planned; /* q_mem.nr_reshaped then */
 static struct q_range reserved[ZONES];
 static unsigned nr_reserved;
 static struct region region[REGIONS];
@@ -135,6 +136,7 @@ static void plan(const struct q_zone *zone)
 void q_sweep_prepare(void)
 {
     nr_planned = nr_reserved = 0;
+    shape_planned = atomic_load_explicit(&q_mem.nr_reshaped, memory_order_relaxed);
     if (q_mem.size == 0 || q_cow_orphaned() ||
         (q_cow.uffd.features & UFFD_FEATURE_EVENT_REMAP) == 0)
         return;
@@ -172,6 +174,9 @@ size_t q_sweep_cut(void)
 {
     size_t bytes = 0;
 
+    /* A region that is two mappings now cannot be moved: then all is protected at once, this time. */
+    if (atomic_load_explicit(&q_mem.nr_reshaped, memory_order_relaxed) != shape_planned)
+        nr_planned = 0;
     for (unsigned i = 0; i < nr_planned; i++) {
         const struct q_zone *zone = q_pfn_zone(q_virt_to_pfn((void *)planned[i].start));
         uintptr_t used = (uintptr_t)q_pfn_to_virt(zone->start_pfn) + used_bytes(zone);

@@ -98,6 +98,7 @@ static bool mark_block(struct q_zone *zone, size_t pfn)
         return true;
     if (apart && walk.stretches >= MAX_STRETCHES)
         return false;
+    q_mem_reshape();
     if (q_madvise(q_pfn_to_virt(pfn), Q_PAGEBLOCK_SIZE, MADV_HUGEPAGE) != 0)
         return false;
     walk.stretches += apart;

@@ -321,6 +321,7 @@ static bool grow_window(struct q_zone *zone)
     for (size_t nr = q_min(growth(zone), left); nr >= block; nr = q_align_down(nr / 2, block)) {
         void *at = q_pfn_to_virt(zone->frontier_end);
 
+        q_mem_reshape();
         if (q_linear_online(at, nr << q_page_shift) != 0)
             continue;
         if (!online_arrays(zone->frontier_end, nr, zone->nid)) {

@@ -60,6 +60,7 @@ struct q_mem {
     struct q_page *mem_map;
     struct q_pageblock *pageblocks;
     _Atomic size_t meta_bytes;    /* mapped for metadata */
+    _Atomic uint32_t nr_reshaped; /* times that the window's mappings may have been cut or joined */
     size_t nr_sections;           /* sparse: sections so far, */
     size_t first_section;         /* the lowest number among them, */
     size_t end_section;           /* and one more than the highest */
@@ -87,6 +88,13 @@ void *q_meta_alloc(size_t bytes);
 
 /* The same on node nid. */
 void *q_meta_alloc_node(size_t bytes, unsigned nid);
+
+/* Before the kernel is told what makes two mappings of one, or one of two: for src/cow/sweep.c. */
+Q_INLINE void q_mem_reshape(void)
+{
+    /* Relaxed: who compares holds the zones' locks, under which nearly all of it is done. */
+    atomic_fetch_add_explicit(&q_mem.nr_reshaped, 1, memory_order_relaxed);
+}
 
 /* The sparse half of q_virt_to_pfn(). */
 size_t q_section_pfn(uintptr_t addr);
