@@ -3,10 +3,10 @@
  *
  * Each architecture gives: q_arch_syscall6(), q_thread_pointer() (a value
  * that differs between any two live threads and costs one instruction),
- * q_arch_not_returned(), q_cpu_relax(), and what the calls are named that
- * take an offset in a file (Q_SYS_MMAP, whose offset counts units of
- * Q_MMAP_UNIT bytes, Q_SYS_FTRUNCATE, Q_SYS_FSTATAT), and
- * q_arch_tell().
+ * q_arch_not_returned(), q_cpu_relax(); and for offsets in files Q_SYS_MMAP
+ * (whose offset counts units of Q_MMAP_UNIT bytes), Q_SYS_FTRUNCATE,
+ * Q_SYS_FSTATAT, and q_arch_tell(): where the next read or write of fd will
+ * be, or a negative error number.
  */
 #ifndef Q_BASE_ARCH_H
 #define Q_BASE_ARCH_H

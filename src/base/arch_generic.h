@@ -35,13 +35,6 @@ Q_INLINE void q_cpu_relax(void)
     __asm__ volatile("" ::: "memory");
 }
 
-enum { Q_SYS_MMAP = SYS_mmap, Q_SYS_FTRUNCATE = SYS_ftruncate, Q_SYS_FSTATAT = SYS_newfstatat };
-
-#define Q_MMAP_UNIT 1u
-
-Q_INLINE int64_t q_arch_tell(int fd)
-{
-    return q_arch_syscall6(SYS_lseek, fd, 0, 1 /* SEEK_CUR */, 0, 0, 0);
-}
+#include "base/arch_wide.h"
 
 #endif

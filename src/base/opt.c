@@ -1,6 +1,7 @@
 /* opt.c - see opt.h. */
 #include "base/opt.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
@@ -55,7 +56,7 @@ static const struct option table[] = {
 /* Decimal with an optional K, M, G or T. False where it is no such number. */
 static bool read_number(const char *s, size_t len, bool units, unsigned long *out)
 {
-    unsigned long v = 0;
+    uint64_t v = 0;
     unsigned shift = 0;
 
     if (units && len > 1) {
@@ -68,13 +69,13 @@ static bool read_number(const char *s, size_t len, bool units, unsigned long *ou
     if (len == 0)
         return false;
     for (size_t i = 0; i < len; i++) {
-        if (s[i] < '0' || s[i] > '9' || v > (~0ul - 9) / 10)
+        if (s[i] < '0' || s[i] > '9' || v > (UINT64_MAX - 9) / 10)
             return false;
-        v = v * 10 + (unsigned long)(s[i] - '0');
+        v = v * 10 + (uint64_t)(s[i] - '0');
     }
-    if (v > (shift < 8 * sizeof(v) ? ~0ul >> shift : 0))
+    if (v > UINT64_MAX >> shift || v << shift > ULONG_MAX)
         return false;
-    *out = v << shift;
+    *out = (unsigned long)(v << shift);
     return true;
 }
 

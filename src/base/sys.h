@@ -98,12 +98,6 @@ Q_INLINE long q_fallocate(int fd, int mode, uint64_t at, uint64_t len)
                                          (long)len, Q_UPPER_HALF(len));
 }
 
-/* Where the next read or write of fd will be; or a negative error number. */
-Q_INLINE int64_t q_tell(int fd)
-{
-    return q_arch_tell(fd);
-}
-
 struct stat;
 Q_INLINE long q_fstatat(int fd, const char *path, struct stat *st, int flags)
 {

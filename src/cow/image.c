@@ -242,7 +242,7 @@ static int base_fits(const struct quire_snapshot *base, const struct q_image_hea
 static int load(int fd, struct quire_snapshot *s, const struct quire_snapshot *base)
 {
     struct q_image_header h;
-    int64_t at = q_tell(fd);
+    int64_t at = q_arch_tell(fd);
     long own = q_arch_syscall6(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 3, 0, 0, 0);
 
     if (own < 0 || at < 0) {

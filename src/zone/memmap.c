@@ -339,8 +339,6 @@ static bool grow_window(struct q_zone *zone)
     return false;
 }
 
-static uintptr_t last_section; /* where the newest one lies */
-
 static size_t section_of(uintptr_t addr)
 {
     return addr / q_max_block_size() & ((q_mem.max_pages >> Q_SECTION_ORDER) - 1);
@@ -399,13 +397,13 @@ static char *place_section(void)
     bool full = q_mem.nr_sections == q_mem.max_pages >> Q_SECTION_ORDER;
     char *at = NULL;
 
-    if (!full && last_section > 2 * len)
-        at = place_at(last_section - len, &full);
+    if (!full && q_mem.last_section > 2 * len)
+        at = place_at(q_mem.last_section - len, &full);
     if (at != NULL || full)
         return at;
     at = q_reserve(len, len);
     if (at == NULL)
-        return last_section != 0 ? place_nearby(last_section) : NULL;
+        return q_mem.last_section != 0 ? place_nearby(q_mem.last_section) : NULL;
     if (q_section_addr(section_of((uintptr_t)at)) == 0)
         return at;
     q_munmap(at, len);
@@ -440,7 +438,7 @@ static bool grow_sparse(struct q_zone *zone)
         q_mem.nr_sections++;
         q_mem.end_section = q_max(q_mem.end_section, section + 1);
         q_mem.first_section = q_min(q_mem.first_section, section);
-        last_section = (uintptr_t)at;
+        q_mem.last_section = (uintptr_t)at;
         /* Release: see q_section_addr(). */
         __atomic_store_n(&q_mem.section_addr[section], (uintptr_t)at, __ATOMIC_RELEASE);
         zone->frontier = section << Q_SECTION_ORDER;

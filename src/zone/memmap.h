@@ -64,6 +64,7 @@ struct q_mem {
     size_t nr_sections;           /* sparse: sections so far, */
     size_t first_section;         /* the lowest number among them, */
     size_t end_section;           /* and one more than the highest */
+    uintptr_t last_section;       /* where the newest one lies */
     uintptr_t *section_addr;      /* sparse: number -> address; 0: none */
     struct q_zone **section_zone; /* the same, -> zone */
 };

@@ -74,7 +74,7 @@ static void check_world(const struct world *w, unsigned nr)
     for (const struct item *item = w->items; item != NULL; item = item->next, seen++) {
         bad += !conform_intact(item->data, item->size, item->seed);
         bad += malloc_usable_size(item->data) < item->size || !quire_owns(item);
-        bad += malloc_usable_size((void *)item) != 32;
+        bad += malloc_usable_size((void *)item) != (sizeof(*item) + 15) / 16 * 16;
     }
     CHECK(bad == 0 && seen == nr && w->nr == nr, "%u items of %u are wrong, %u wanted", bad, seen,
           nr);
