@@ -41,9 +41,9 @@ static void set_peaks(struct q_zone *zone)
  * free slabs fit what is wanted next only in part. Of runs a little is kept
  * whole, so that a program that allocates and frees the same large block
  * again and again does not pay for its pages each time. What went and was
- * missed at once (compare refaults in the kernel's mm/workingset.c) is kept
- * the next time, a little of it, as long as it is hardly more than was in use
- * lately.
+ * missed at once (compare refaults in the kernel's mm/workingset.c), again and
+ * again and not in passing from one phase to the next, is kept then, a little
+ * of it, as long as it is hardly more than was in use lately.
  */
 static void set_watermarks(struct q_zone *zone)
 {
@@ -55,8 +55,9 @@ static void set_watermarks(struct q_zone *zone)
     size_t kept =
         slabs_lately / 2 + q_max(q_min(runs_lately, KEEP_BYTES >> q_page_shift), runs_lately / 2);
     size_t lately = slabs_lately + runs_lately;
-    size_t missed = q_min(q_min(zone->nr_missed, KEEP_BYTES >> q_page_shift),
-                          lately - kept + lately / MISSED_SHARE);
+    size_t again = zone->nr_missed - q_min(zone->nr_missed, lately);
+    size_t missed =
+        q_min(q_min(again, KEEP_BYTES >> q_page_shift), lately - kept + lately / MISSED_SHARE);
 
     zone->watermark[Q_WMARK_MIN] = floor;
     zone->watermark[Q_WMARK_LOW] = floor + used / 64;
