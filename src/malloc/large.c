@@ -11,6 +11,7 @@
 #include "cow/map.h"
 #include "malloc/reserve.h"
 #include "malloc/shrink.h"
+#include "slab/holes.h"
 #include "zone/page_alloc.h"
 #include "zone/page_ref.h"
 #include "zone/vmalloc.h"
@@ -167,7 +168,8 @@ size_t q_size_of(const void *p)
         if (off % size != 0 || k >= s->carved)
             return 0;
         /* The key alone proves nothing, but without it there is nothing to look for. */
-        bool suspect = ((const struct q_object *)p)->key == q_slab_key(s, k);
+        bool suspect =
+            q_slab_in_hole(s, off) || ((const struct q_object *)p)->key == q_slab_key(s, k);
         return suspect && q_slub_is_free(s, p) ? 0 : size;
     }
     if ((run = run_at(p)) != NULL)

@@ -104,7 +104,8 @@ static Q_NOINLINE void free_untested(void *p)
 
 static Q_NOINLINE void free_slow(void *p)
 {
-    if (q_heap->fast)
+    /* Racy: who owns the slab wrote it himself; a slab with holes has no span. */
+    if (q_heap->fast && q_racy_read(&q_slab_guess(p)->span) != 0)
         q_free_slow(p, "free");
     else
         free_untested(p);
@@ -203,7 +204,10 @@ Q_PUBLIC void *realloc(void *p, size_t n)
     struct q_slab *s = q_slab_guess(p);
     int64_t key;
 
-    if (q_likely(p != NULL) && q_likely(q_slab_mine(s, p, &key)) &&
+    /* Some programs know no other way to allocate. */
+    if (q_unlikely(p == NULL))
+        return malloc_fast(n);
+    if (q_likely(q_slab_mine(s, p, &key)) &&
         q_likely(((struct q_object *)p)->key != (uint64_t)key)) {
         size_t have = q_slab_class(s)->size;
 

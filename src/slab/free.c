@@ -16,6 +16,7 @@
  */
 #include "base/msg.h"
 #include "numa/mempolicy.h"
+#include "slab/holes.h"
 #include "slab/slub.h"
 
 #define BATCH_BYTES 4096u
@@ -39,7 +40,7 @@ static void add_guest(struct q_heap *heap, struct q_slab *s)
         struct q_slab *oldest = q_slab_at(old);
         q_heap_drop_slab(heap, oldest, oldest->freelist, q_chain_length(oldest->freelist));
     }
-    heap->guest[at] = s->number;
+    heap->guest[at] = q_slab_number(s);
     s->flags |= Q_SLAB_GUEST;
 }
 
@@ -98,19 +99,19 @@ static void push_remote(struct q_slab *s, struct q_object *head, struct q_object
         tail->next = q_remote_head(s, w);
         now = q_remote_make(s, w, head, total, owner);
         /* A hint: the owner's counter may change under our eyes. */
-        bool tell =
-            owner != 0 && (w & Q_REMOTE_WARNED) == 0 &&
-            2 * total >= __atomic_load_n(&s->used, __ATOMIC_RELAXED) + (uint32_t)(int32_t)s->debt;
+        bool tell = owner != 0 && (w & Q_REMOTE_WARNED) == 0 &&
+                    total >= __atomic_load_n(&s->used, __ATOMIC_RELAXED);
         if (tell)
             now |= Q_REMOTE_WARNED;
         uint32_t carved = __atomic_load_n(&s->carved, __ATOMIC_RELAXED);
+        uint32_t absent = owner == 0 ? q_slab_absent(s) : 0;
         /* Release: links and contents of the objects before they can be seen. */
         if (!atomic_compare_exchange_weak_explicit(&s->remote, &w, now, memory_order_release,
                                                    memory_order_relaxed))
             continue;
         if (tell)
             atomic_fetch_add_explicit(&q_heaps[owner]->told, 1, memory_order_relaxed);
-        else if (owner == 0 && total == carved)
+        else if (owner == 0 && total + absent == carved)
             q_shared_reap(s);
         return;
     }
@@ -128,9 +129,14 @@ void q_batch_flush(struct q_heap *heap, struct q_batch *b)
     push_remote(s, head, tail, nr);
 }
 
+static struct q_batch *batch_of(struct q_heap *heap, const struct q_slab *s)
+{
+    return &heap->batch[((uintptr_t)s >> Q_SLAB_DESC_SHIFT) % Q_NR_BATCHES];
+}
+
 static void add_to_batch(struct q_heap *heap, struct q_slab *s, struct q_object *o)
 {
-    struct q_batch *b = &heap->batch[s->number % Q_NR_BATCHES];
+    struct q_batch *b = batch_of(heap, s);
 
     if (b->slab != s) {
         q_batch_flush(heap, b);
@@ -232,7 +238,7 @@ static bool on_a_batch(const struct q_slab *s, const struct q_object *o)
     uint32_t nr = atomic_load_explicit(&q_nr_heaps, memory_order_acquire);
 
     for (uint32_t id = 1; id <= nr; id++) {
-        struct q_batch *b = &q_heaps[id]->batch[s->number % Q_NR_BATCHES];
+        struct q_batch *b = batch_of(q_heaps[id], s);
 
         if (__atomic_load_n(&b->slab, __ATOMIC_RELAXED) == s && on_others_list(s, &b->head, o))
             return true;
@@ -261,6 +267,8 @@ bool q_slub_is_free(struct q_slab *s, const void *p)
     struct q_object *const *chain = chain_from(s);
     uint32_t k = number_of(s, p);
 
+    if (q_slab_in_hole(s, (size_t)k * q_slab_class(s)->size))
+        return true;
     /* The key of this epoch, or of an earlier one while the object waits on a chain. */
     if (o->key != q_slab_key(s, k) && chain == NULL)
         return false;
@@ -306,7 +314,7 @@ bool q_slub_free_owned(struct q_heap *heap, void *p)
     if (off >= Q_SLAB_SIZE || h >= (uint64_t)s->carved * q_slab_class(s)->excess)
         return false;
     uint64_t key = (1ull << 63) + h + s->epoch;
-    if (o->key == key)
+    if (q_slab_in_hole(s, off) || o->key == key)
         return false;
     heap->busy = true;
     atomic_signal_fence(memory_order_seq_cst);
@@ -324,6 +332,8 @@ enum q_free_result q_slub_free(struct q_slab *s, void *p)
 
     if (off % c->size != 0 || k >= s->carved)
         return Q_FREE_INTERIOR;
+    if (q_slab_in_hole(s, off))
+        return Q_FREE_TWICE;
     if (q_unlikely(((struct q_object *)p)->key == q_slab_key(s, k)) && q_slub_is_free(s, p))
         return Q_FREE_TWICE;
     struct q_heap *heap = q_heap_get();

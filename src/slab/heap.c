@@ -162,13 +162,15 @@ void q_partial_add(struct q_heap *heap, struct q_slab *s)
     s->prev = 0;
     s->next = bin->partial;
     if (s->next != 0)
-        q_slab_at(s->next)->prev = s->number;
-    bin->partial = s->number;
+        q_slab_at(s->next)->prev = q_slab_number(s);
+    bin->partial = q_slab_number(s);
     heap->nr_partial++;
 }
 
 void q_partial_del(struct q_heap *heap, struct q_slab *s)
 {
+    if (heap->hand == q_slab_number(s))
+        heap->hand = s->next;
     if (s->prev != 0)
         q_slab_at(s->prev)->next = s->next;
     else
@@ -179,7 +181,7 @@ void q_partial_del(struct q_heap *heap, struct q_slab *s)
     heap->nr_partial--;
     s->flags &= (uint8_t)~Q_SLAB_PARTIAL;
     for (unsigned i = 0; (s->flags & Q_SLAB_GUEST) != 0 && i < Q_NR_GUESTS; i++) {
-        if (heap->guest[i] == s->number) {
+        if (heap->guest[i] == q_slab_number(s)) {
             heap->guest[i] = 0;
             s->flags &= (uint8_t)~Q_SLAB_GUEST;
         }

@@ -70,6 +70,9 @@ struct q_heap {
     uintptr_t tp; /* the owner's thread pointer */
     struct q_heap *next_free;
     uint32_t nr_partial;   /* slabs on all partial lists */
+    uint32_t hand;         /* where the search for holes is (holes.h): a partial slab; 0: none */
+    uint32_t lap_ms;       /* when it began to go round */
+    uint8_t hand_class;    /* its class; Q_NR_CLASSES: it has gone round */
     _Atomic uint32_t told; /* slabs of ours that others saw to be empty */
     uint64_t exited;       /* times this heap changed hands */
     struct q_mag **mags;   /* magazines of object caches by their id; see cache.h */

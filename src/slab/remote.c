@@ -3,6 +3,7 @@
 
 #include "base/msg.h"
 #include "numa/mempolicy.h"
+#include "slab/holes.h"
 #include "zone/page_alloc.h"
 
 static struct q_shared_list *shared; /* [node][class] */
@@ -35,8 +36,8 @@ static void link_shared(struct q_shared_list *l, struct q_slab *s)
     s->prev = 0;
     s->next = l->first;
     if (l->first != 0)
-        q_slab_at(l->first)->prev = s->number;
-    l->first = s->number;
+        q_slab_at(l->first)->prev = q_slab_number(s);
+    l->first = q_slab_number(s);
     l->nr++;
 }
 
@@ -95,7 +96,7 @@ static bool put_full(struct q_slab *s)
 {
     uint64_t w = atomic_load_explicit(&s->remote, memory_order_relaxed);
 
-    if (s->carved < q_slab_class(s)->objs || q_remote_count(w) > 0)
+    if (s->carved < q_slab_class(s)->objs || s->holes != 0 || q_remote_count(w) > 0)
         return false;
     q_slab_disarm(s);
     s->flags = 0;
@@ -128,7 +129,7 @@ void q_shared_put(struct q_slab *s, struct q_object *list, uint32_t nr)
         /* Release: whoever takes the slab sees its lists and counters. Acquire: the objects that others freed. */
     } while (!atomic_compare_exchange_weak_explicit(&s->remote, &w, now, memory_order_acq_rel,
                                                     memory_order_relaxed));
-    bool empty = q_remote_count(now) == s->carved;
+    bool empty = q_remote_count(now) + q_slab_absent(s) == s->carved;
     if (empty) {
         unlink_shared(l, s);
         atomic_store_explicit(&s->remote, 0, memory_order_relaxed);
@@ -203,8 +204,8 @@ void q_shared_reap(struct q_slab *s)
     q_lock(&l->lock);
     /* Acquire: all frees are done before the memory goes. Under the lock a shared slab stays shared. */
     uint64_t w = atomic_load_explicit(&s->remote, memory_order_acquire);
-    if (s->number != 0 && s->cls == cls && (w & Q_REMOTE_SHARED) != 0 && q_remote_owner(w) == 0 &&
-        q_remote_count(w) == s->carved) {
+    if (s->in_use && s->cls == cls && (w & Q_REMOTE_SHARED) != 0 && q_remote_owner(w) == 0 &&
+        q_remote_count(w) + q_slab_absent(s) == s->carved) {
         unlink_shared(l, s);
         atomic_store_explicit(&s->remote, 0, memory_order_relaxed);
         empty = true;

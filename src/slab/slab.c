@@ -3,6 +3,7 @@
 
 #include "base/msg.h"
 #include "base/opt.h"
+#include "slab/holes.h"
 #include "slab/remote.h"
 #include "zone/page_alloc.h"
 
@@ -20,7 +21,7 @@ struct q_slab *q_slab_of(const void *p)
     if (__atomic_load_n(&head->type, __ATOMIC_ACQUIRE) != Q_PAGE_SLAB)
         return NULL;
     struct q_slab *s = q_slab_at(number + 1);
-    return s->number != 0 ? s : NULL;
+    return s->in_use ? s : NULL;
 }
 
 /* Pages that slabs of each class were seen to fill, lately. A hint: threads may write at once. */
@@ -49,8 +50,7 @@ struct q_slab *q_slab_create(unsigned cls, bool first)
     if (page == NULL)
         return NULL;
     page->private = written;
-    uint32_t number = (uint32_t)(q_page_to_pfn(page) >> q_slab_order()) + 1;
-    struct q_slab *s = q_slab_at(number);
+    struct q_slab *s = q_slab_at((uint32_t)(q_page_to_pfn(page) >> q_slab_order()) + 1);
 
     /* The epoch goes on from the slab's last life, so that old keys in its memory are not today's. */
     s->epoch = (uint16_t)(s->epoch + 1u < q_min(q_classes[cls].excess, 65535) ? s->epoch + 1 : 0);
@@ -61,10 +61,11 @@ struct q_slab *q_slab_create(unsigned cls, bool first)
     s->debt = 0;
     s->next = s->prev = 0;
     s->carved = 0;
+    s->holes = 0;
     s->cls = (uint8_t)cls;
     s->flags = 0;
     atomic_store_explicit(&s->remote, 0, memory_order_relaxed);
-    s->number = number;
+    s->in_use = 1;
     return s;
 }
 
@@ -82,10 +83,12 @@ void q_slab_destroy(struct q_slab *s)
     unsigned written = (unsigned)q_max(page->private, carved_pages(s));
 
     q_assert((s->flags & (Q_SLAB_PARTIAL | Q_SLAB_CURRENT)) == 0);
-    atomic_fetch_sub_explicit(&q_pages_carved, carved_pages(s), memory_order_relaxed);
+    atomic_fetch_sub_explicit(&q_pages_carved,
+                              carved_pages(s) - (unsigned)__builtin_popcount(s->holes),
+                              memory_order_relaxed);
     learn_usual(s->cls, carved_pages(s));
     q_slab_disarm(s);
-    s->number = 0;
+    s->in_use = 0;
     /* Relaxed: nobody owns it, whoever looks before the pages are somebody else's, or after. */
     atomic_store_explicit(&s->remote, 0, memory_order_relaxed);
     q_free_slab_pages(page, written);
@@ -98,6 +101,7 @@ void q_slab_arm(struct q_slab *s, uintptr_t tp, bool fast)
 
     __atomic_store_n(&s->tag, (uintptr_t)q_slab_start(s) + Q_TP_FACTOR * tp - shift * k->inv,
                      __ATOMIC_RELAXED);
+    fast &= s->holes == 0; /* see holes.h */
     __atomic_store_n(&s->span, fast ? (uint64_t)s->carved * k->excess : 0, __ATOMIC_RELAXED);
 }
 

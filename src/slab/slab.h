@@ -91,10 +91,12 @@ struct q_slab {
     uint16_t epoch;            /* owner writes */
     _Atomic uint64_t remote;   /* see remote.h */
     uint32_t next, prev;       /* slab numbers on the owner's or node's list; 0 ends it */
-    uint32_t number;           /* own number: pfn >> slab order, plus 1 */
+    uint16_t holes;            /* a bit for each page that was given back; see holes.h */
     uint16_t carved;           /* objects that were ever handed out; owner writes */
+    uint8_t in_use;            /* whether there is such a slab */
     uint8_t cls;               /* class */
     uint8_t flags;             /* Q_SLAB_* ; owner only, or the list's lock */
+    uint8_t pad;
 };
 
 _Static_assert(sizeof(struct q_slab) == 1 << Q_SLAB_DESC_SHIFT, "found by a shift");
@@ -105,10 +107,18 @@ _Static_assert(sizeof(struct q_slab) == 1 << Q_SLAB_DESC_SHIFT, "found by a shif
 #define Q_SLAB_PARTIAL 1 /* on the owner's partial list */
 #define Q_SLAB_GUEST 2   /* owned by a heap that did not fill it */
 #define Q_SLAB_CURRENT 4
+#define Q_SLAB_AGED 8    /* see holes.h: much of it is free, and was a lap ago, */
+#define Q_SLAB_LOOKED 16 /* and it was looked through since */
 
 Q_INLINE struct q_slab *q_slab_at(uint32_t number)
 {
     return (struct q_slab *)q_lookup.slabs + (number - 1);
+}
+
+/* pfn >> slab order, plus 1. */
+Q_INLINE uint32_t q_slab_number(const struct q_slab *s)
+{
+    return (uint32_t)(s - (const struct q_slab *)q_lookup.slabs) + 1;
 }
 
 /* By the descriptor's place, so that it holds for slabs that exist no more. */

@@ -16,6 +16,7 @@
 #include "base/msg.h"
 #include "base/opt.h"
 #include "numa/topology.h"
+#include "slab/holes.h"
 #include "slab/refill.h"
 #include "zone/collapse.h"
 #include "zone/page_alloc.h"
@@ -78,8 +79,13 @@ static bool refill_from(struct q_heap *heap, struct q_slab *s)
         q_hand_out_freelist(heap, s->cls, s, s->freelist, few);
         return true;
     }
-    unsigned ahead = (unsigned)q_min(bin->slabs, Q_SLAB_SIZE >> q_page_shift);
-    struct q_object *list = q_slab_carve(s, ahead, &nr);
+    struct q_object *list = q_holes_fill(s, &nr);
+    if (list != NULL) {
+        used -= nr; /* they are used as it is */
+    } else {
+        unsigned ahead = (unsigned)q_min(bin->slabs, Q_SLAB_SIZE >> q_page_shift);
+        list = q_slab_carve(s, ahead, &nr);
+    }
     if (list == NULL)
         return false;
     consider_refining(heap, s);
@@ -158,7 +164,7 @@ static void reap_told(struct q_heap *heap)
             if (q_remote_count(atomic_load_explicit(&s->remote, memory_order_relaxed)) == 0)
                 continue;
             q_slub_collect(s);
-            if (q_slab_used(s) == 0) {
+            if (q_slab_live(s) == 0) {
                 q_partial_del(heap, s);
                 destroy_owned(heap, s);
             } else {
@@ -229,6 +235,7 @@ static Q_NOINLINE void do_tick(struct q_heap *heap)
         if (heap->bin[c].patience > Q_PATIENCE_KEEP / 4)
             heap->bin[c].patience = Q_PATIENCE_KEEP / 4;
     reap_told(heap);
+    q_holes_tick(heap);
     q_reclaim_tick();
     q_vtrim(false);
     q_collapse_tick();
@@ -284,11 +291,11 @@ static void current_countdown(struct q_heap *heap, struct q_slab *s, bool trim)
     struct q_bin *bin = &heap->bin[s->cls];
     /* Taken in one instruction: a signal handler may pop from it. Put back where it stays. */
     struct q_object *chain = __atomic_exchange_n(&heap->chain[s->cls], NULL, __ATOMIC_RELAXED);
-    uint32_t waiting = q_chain_length(chain), used, live;
+    uint32_t waiting = q_chain_length(chain), absent = q_slab_absent(s), used, live;
 
     q_slub_collect(s);
     used = q_slab_used(s);
-    live = used - waiting;
+    live = used - waiting - absent;
     if (live == 0 && bin->patience >= Q_PATIENCE_KEEP && !trim) {
         /* It empties again and again because it is in use: leave it. */
         s->used = used + 1;
@@ -313,7 +320,7 @@ static void current_countdown(struct q_heap *heap, struct q_slab *s, bool trim)
         s->freelist = chain;
         bin->handed -= waiting;
         s->used = live;
-        s->debt = 0;
+        s->debt = (int16_t)absent;
         return;
     }
     s->used = live;
@@ -328,7 +335,7 @@ void q_slub_count_down(struct q_heap *heap, struct q_slab *s)
         return;
     }
     q_slub_collect(s);
-    if (q_slab_used(s) > 0) {
+    if (q_slab_live(s) > 0) {
         q_slub_rearm(s);
         return;
     }
@@ -339,10 +346,11 @@ void q_slub_count_down(struct q_heap *heap, struct q_slab *s)
 
 void q_slub_rearm(struct q_slab *s)
 {
-    uint32_t used = q_slab_used(s);
+    uint32_t used = q_slab_used(s), live = q_slab_live(s);
 
-    s->used = (used + 1) / 2;
-    s->debt = (int16_t)(used / 2);
+    s->used = (live + 1) / 2;
+    s->debt = (int16_t)(used - s->used);
+    s->flags &= (uint8_t) ~(Q_SLAB_AGED | Q_SLAB_LOOKED);
 }
 
 void q_slub_countdown(struct q_slab *s)
@@ -377,9 +385,10 @@ static void trim_heap(struct q_heap *heap)
         if (s == NULL)
             continue;
         q_slub_collect(s);
-        if (q_slab_used(s) == q_chain_length(heap->chain[c]))
+        if (q_slab_live(s) == q_chain_length(heap->chain[c]))
             current_countdown(heap, s, true);
     }
+    q_holes_trim(heap);
 }
 
 void q_slub_trim(void)

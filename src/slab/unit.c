@@ -24,7 +24,7 @@ void q_unit_claim(struct q_page *page, enum q_owner_kind kind, const void *owner
         __atomic_store_n(&unit->tag, (uintptr_t)owner, __ATOMIC_RELAXED);
         __atomic_store_n(&unit->mult, (uintptr_t)info, __ATOMIC_RELAXED);
         unit->freelist = q_page_address(page);
-        unit->number = 0;
+        unit->in_use = 0;
         /* A heap that ends looks for slabs that it owns: this is none. */
         atomic_store_explicit(&unit->remote, 0, memory_order_relaxed);
     }

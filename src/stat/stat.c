@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "numa/topology.h"
+#include "slab/holes.h"
 #include "zone/page_alloc.h"
 
 static void read_slab(struct q_stat *st, const struct q_slab *s)
@@ -12,7 +13,8 @@ static void read_slab(struct q_stat *st, const struct q_slab *s)
     size_t size = q_slab_class(s)->size;
     uint64_t w = atomic_load_explicit(&((struct q_slab *)s)->remote, memory_order_relaxed);
     size_t used = q_remote_owner(w) != 0 ? q_slab_used(s) : s->carved;
-    size_t live = used - q_min(used, q_remote_count(w));
+    size_t absent = q_slab_absent(s);
+    size_t live = used - q_min(used, q_remote_count(w) + absent);
 
     live = q_min(live, s->carved);
     c->slabs++;
@@ -33,7 +35,7 @@ static void read_pages(struct q_stat *st, size_t from, size_t to)
 
         if (q_page_type_of(page) == Q_PAGE_SLAB) {
             const struct q_slab *s = q_slab_at((uint32_t)(pfn >> q_slab_order()) + 1);
-            if (s->number != 0)
+            if (s->in_use)
                 read_slab(st, s);
             skip = (size_t)1 << q_slab_order();
         } else if (q_page_type_of(page) == Q_PAGE_RUN) {
