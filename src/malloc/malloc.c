@@ -88,27 +88,10 @@ Q_PUBLIC void *malloc(size_t n)
     return malloc_fast(n);
 }
 
-/* The short way of threads whose heap the test does not serve. */
-static Q_NOINLINE void free_untested(void *p)
-{
-    bool done = false;
-
-    if (!q_interrupted()) {
-        q_enter();
-        done = q_slub_free_owned(q_heap, p);
-        q_leave();
-    }
-    if (!done)
-        q_free_slow(p, "free");
-}
-
 static Q_NOINLINE void free_slow(void *p)
 {
-    /* Racy: who owns the slab wrote it himself; a slab with holes has no span. */
-    if (q_heap->fast && q_racy_read(&q_slab_guess(p)->span) != 0)
+    if (q_unlikely(q_inside > 0) || !q_slub_free_quickly(q_heap, p))
         q_free_slow(p, "free");
-    else
-        free_untested(p);
 }
 
 Q_INLINE void free_mine(struct q_slab *s, void *p, int64_t key)

@@ -300,25 +300,29 @@ static enum q_free_result free_busy(struct q_heap *heap, struct q_slab *s, struc
     return Q_FREED;
 }
 
-bool q_slub_free_owned(struct q_heap *heap, void *p)
+bool q_slub_free_quickly(struct q_heap *heap, void *p)
 {
     struct q_slab *s = q_slab_guess(p);
     struct q_object *o = p;
-
-    /* Relaxed: who finds himself there stored it himself, and all the rest of the slab with it. */
-    if (q_remote_owner(atomic_load_explicit(&s->remote, memory_order_relaxed)) != heap->id ||
-        heap->id == 0 || heap->busy)
-        return false;
+    /* Acquire: the slab's fields as its owner left them; if that is the caller he stored them himself. */
+    uint16_t owner = q_remote_owner(atomic_load_explicit(&s->remote, memory_order_acquire));
     size_t off = (uintptr_t)p - (uintptr_t)q_slab_start(s);
-    uint64_t h = off * s->mult; /* k * excess for object k, and far more between objects */
-    if (off >= Q_SLAB_SIZE || h >= (uint64_t)s->carved * q_slab_class(s)->excess)
+
+    if (owner == 0 || heap->id == 0 || heap->busy || off >= Q_SLAB_SIZE)
         return false;
-    uint64_t key = (1ull << 63) + h + s->epoch;
-    if (q_slab_in_hole(s, off) || o->key == key)
+    uint64_t h = off * q_racy_read(&s->mult); /* k * excess for object k, and far more between objects */
+    uint64_t key = (1ull << 63) + h + __atomic_load_n(&s->epoch, __ATOMIC_RELAXED);
+    if (h >= (uint64_t)__atomic_load_n(&s->carved, __ATOMIC_RELAXED) * q_slab_class(s)->excess ||
+        q_slab_in_hole(s, off) || o->key == key)
         return false;
     heap->busy = true;
     atomic_signal_fence(memory_order_seq_cst);
-    free_local(heap, s, o, key);
+    if (owner == heap->id) {
+        free_local(heap, s, o, key);
+    } else {
+        o->key = key;
+        add_to_batch(heap, s, o);
+    }
     atomic_signal_fence(memory_order_seq_cst);
     heap->busy = false;
     return true;

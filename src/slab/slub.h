@@ -68,11 +68,12 @@ void q_slub_count_down(struct q_heap *heap, struct q_slab *s);
 void q_slub_rearm(struct q_slab *s);
 
 /*
- * Free p, any address at all, if it is an object of a slab of heap's, which is
- * the caller's own; for heaps that the test of slab.h does not serve. False,
- * and nothing done, where it is not, or the object may be free already.
+ * Free p, any address at all, if it is an object of a slab that some heap
+ * owns: what the test of slab.h does not serve, but most of all the objects of
+ * other threads. heap is the caller's own. False, and nothing done, where it
+ * is not, or the object may be free already.
  */
-bool q_slub_free_owned(struct q_heap *heap, void *p);
+bool q_slub_free_quickly(struct q_heap *heap, void *p);
 
 /* Send a batch to its slab. */
 void q_batch_flush(struct q_heap *heap, struct q_batch *b);
