@@ -1,14 +1,17 @@
 """Writes the list of functions in src/often.lds: what small programs run of the library.
 
     python3 bench/layout.py
+    python3 bench/layout.py --check build/release/src/libquire.so
 
 Builds a library that is not ordered, in build/layout: valgrind names only functions of one section.
 Run it when the set-up or the slow paths of malloc have changed, and look at the difference: the
-pages that the library adds to every program depend on it (./dev bench small).
+pages that the library adds to every program depend on it (./dev bench small). --check says what the
+smallest programs run outside of the first 64 KiB, and fails if there is anything.
 """
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,11 +22,14 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SCRIPT = os.path.join(ROOT, "src", "often.lds")
 PROGRAMS = (["/bin/true"], ["/bin/ls", "-l", "/"], ["/bin/sh", "-c", "/bin/true"],
             [sys.executable, "-c", "print(sum(len(str(i)) for i in range(9999)))"])
+SMALLEST = (["/bin/true"], ["/bin/sh", "-c", "/bin/true"])
 # called seldom by those, but by others all the time
 ALWAYS = {"calloc", "calloc_slow", "realloc", "memalign"}
 # there is only one section for what libc and the compiler add: named in the script itself
 OTHERS = {"pthread_atfork", "__popcountdi2", "_init", "_fini"}
 LINE = 3
+FIRST = 64 << 10
+SKIP = 77
 
 
 def build():
@@ -48,6 +54,31 @@ def functions(library):
     return sorted((names | ALWAYS) - OTHERS)
 
 
+def symbols(library):
+    """Addresses and names of the functions in it, in order."""
+    out = subprocess.run(["nm", "-n", library], check=True, capture_output=True, text=True).stdout
+    found = (line.split() for line in out.splitlines())
+    return [(int(row[0], 16), row[2]) for row in found if len(row) == 3 and row[1] in "tT"]
+
+
+def check(library):
+    library = os.path.realpath(library)
+    outside = set()
+    with tempfile.TemporaryDirectory() as folder:
+        out = os.path.join(folder, "out")
+        for program in SMALLEST:
+            callgrind.run(program, library, out, os.environ)
+            outside |= {address for path, _, address, _ in callgrind.Reader(out).costs()
+                        if os.path.realpath(path) == library and address >= FIRST}
+    known = symbols(library)
+    names = {next((name for start, name in reversed(known) if start <= address), "?")
+             for address in outside}
+    if names:
+        sys.exit(f"run at every start, and not in the first 64 KiB: {' '.join(sorted(names))}\n"
+                 "bench/layout.py puts them there")
+    print("what runs at every start lies in the first 64 KiB")
+
+
 def write(names):
     with open(SCRIPT) as file:
         text = file.read()
@@ -61,8 +92,16 @@ def write(names):
 
 
 def main():
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", metavar="LIBRARY", help="only say what lies elsewhere")
+    arguments = parser.parse_args()
+    if shutil.which("valgrind") is None:
+        print("skipped: valgrind is not installed (Debian package valgrind)")
+        sys.exit(SKIP)
     try:
+        if arguments.check:
+            check(arguments.check)
+            return
         names = functions(build())
     except (callgrind.CallgrindError, subprocess.SubprocessError) as error:
         sys.exit(f"layout: {error}")

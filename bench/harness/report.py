@@ -127,12 +127,15 @@ FIGURES = [
     ("residue", "at_once_kb", "residue, at once"),
     ("residue", "after_1_kb", "residue, 1 s"),
     ("residue", "later_kb", "residue, later"),
+    ("scatter", "at_once_kb", "scatter, at once"),
+    ("scatter", "after_1_kb", "scatter, 1 s"),
+    ("scatter", "later_kb", "scatter, later"),
 ]
 
 
 def figure_table(summary, others):
     """What is still resident when nothing is in use any more."""
-    lines = ["resident after everything was freed (residue: all but one object in 100)",
+    lines = ["resident after everything was freed (residue: all but 1 in 100, scatter: 1 in 10)",
              _line("", BASELINE, [name + " " for name in others])]
     for row, figure, title in FIGURES:
         cells = summary["rows"].get(row, {})

@@ -2,7 +2,8 @@
  * burst: many small objects are allocated and all of them freed again, in an order unlike that of
  * their allocation, and then only a little goes on. Reports what is resident at the peak, at once
  * after the last free, after a second and after SECONDS of light activity: does memory come back by
- * itself? With KEPT, one object in so many stays alive, scattered over all of the heap.
+ * itself? With KEPT, one object in so many stays alive, scattered over all of the heap. Sizes are
+ * from 16 bytes to LARGEST, small ones most.
  */
 #include "common.h"
 
@@ -11,7 +12,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define USAGE "[MEGABYTES [SECONDS [BURSTS [KEPT]]]]   (300, 1, 1, 0: none)"
+#define USAGE "[MEGABYTES [SECONDS [BURSTS [KEPT [LARGEST]]]]]   (300, 1, 1, 0: none, 500)"
 
 /* the table of objects is not what is measured: it lies outside the allocator */
 static struct object *table_make(size_t count)
@@ -50,14 +51,14 @@ struct heap {
     size_t live;
 };
 
-static void grow(struct heap *heap, size_t bytes, struct rng *rng)
+static void grow(struct heap *heap, size_t bytes, uint32_t largest, struct rng *rng)
 {
     size_t used = 0;
 
     for (; used < bytes && heap->count < heap->most; heap->count++) {
         struct object *object = &heap->objects[heap->count];
 
-        object_make(object, rng_size_skewed(rng, 16, 500), (uint32_t)rng_next(rng));
+        object_make(object, rng_size_skewed(rng, 16, largest), (uint32_t)rng_next(rng));
         used += object->size;
     }
 }
@@ -102,6 +103,7 @@ int main(int argc, char **argv)
     double seconds = (double)argument(argc, argv, 2, 1, 0, 3600, USAGE);
     unsigned bursts = (unsigned)argument(argc, argv, 3, 1, 1, 1000, USAGE);
     unsigned one_in = (unsigned)argument(argc, argv, 4, 0, 0, 1000000, USAGE);
+    uint32_t largest = (uint32_t)argument(argc, argv, 5, 500, 16, 1 << 20, USAGE);
     struct resident start, peak = {0}, at_once, after_1, later;
     struct rng rng = {11};
     struct heap heap = {.most = bytes / 64};
@@ -109,7 +111,7 @@ int main(int argc, char **argv)
     heap.objects = table_make(heap.most);
     resident_now(&start);
     for (unsigned burst = 0; burst < bursts; burst++) {
-        grow(&heap, bytes, &rng);
+        grow(&heap, bytes, largest, &rng);
         resident_now(&peak);
         keep_some(&heap, one_in);
         shrink(&heap, &rng);

@@ -310,7 +310,8 @@ bool q_slub_free_quickly(struct q_heap *heap, void *p)
 
     if (owner == 0 || heap->id == 0 || heap->busy || off >= Q_SLAB_SIZE)
         return false;
-    uint64_t h = off * q_racy_read(&s->mult); /* k * excess for object k, and far more between objects */
+    uint64_t h =
+        off * q_racy_read(&s->mult); /* k * excess for object k, and far more between objects */
     uint64_t key = (1ull << 63) + h + __atomic_load_n(&s->epoch, __ATOMIC_RELAXED);
     if (h >= (uint64_t)__atomic_load_n(&s->carved, __ATOMIC_RELAXED) * q_slab_class(s)->excess ||
         q_slab_in_hole(s, off) || o->key == key)

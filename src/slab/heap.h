@@ -56,8 +56,9 @@ struct q_heap {
     struct q_batch batch[Q_NR_BATCHES];
     uint32_t guest[Q_NR_GUESTS]; /* slab numbers of guests, a ring */
     uint32_t next_guest;
-    uint32_t ticks; /* refills until the next look at rare work */
-    uint32_t nr_ticks;
+    uint32_t ticks;    /* refills until the next look at rare work */
+    uint32_t nr_ticks; /* refills since patience wore off last */
+    uint32_t tick_ms;
     uint16_t id;  /* 1..Q_MAX_HEAPS */
     bool fast;    /* free() may use the test of slab.h for this heap's slabs */
     bool live;    /* belongs to a running thread */

@@ -7,10 +7,12 @@
 #include "zone/page_alloc.h"
 #include "zone/pageblock.h"
 
-#define MAX_PAGES 16u /* of a slab, where pages are the smallest there are */
-#define HUGE_PAGES 8u /* fewer are not worth taking a huge page apart */
-#define STEPS 256u    /* slabs that the hand passes in one call, */
-#define LOOKS 16u     /* and examines */
+#define MAX_PAGES 16u   /* of a slab, where pages are the smallest there are */
+#define HUGE_PAGES 8u   /* fewer are not worth taking a huge page apart */
+#define STEPS 512u      /* slabs that the hand passes in one call, at most */
+#define LOOKS_MIN 4u    /* slabs to look through in one call, */
+#define LOOKS_PER_MS 4u /* and as many more as take a few per cent of the time */
+#define LOOKS_MAX 128u
 
 /* The first and the last object that reach into page p. */
 static uint32_t first_in(const struct q_class *k, unsigned p)
@@ -218,8 +220,10 @@ static bool examine(struct q_heap *heap, struct q_slab *s)
     return true;
 }
 
-void q_holes_tick(struct q_heap *heap)
+void q_holes_tick(struct q_heap *heap, uint32_t since_ms)
 {
+    uint32_t most = (uint32_t)q_min((uint64_t)since_ms * LOOKS_PER_MS + LOOKS_MIN, LOOKS_MAX);
+
     if (heap->nr_partial == 0 || q_any_held() || q_linear_is_pinned())
         return;
     if (heap->hand_class == Q_NR_CLASSES) {
@@ -231,7 +235,7 @@ void q_holes_tick(struct q_heap *heap)
         heap->hand_class = 0;
         heap->hand = heap->bin[0].partial;
     }
-    for (unsigned steps = 0, looks = 0; steps < STEPS && looks < LOOKS; steps++) {
+    for (unsigned steps = 0, looks = 0; steps < STEPS && looks < most; steps++) {
         if (heap->hand == 0) {
             if (++heap->hand_class == Q_NR_CLASSES)
                 return;

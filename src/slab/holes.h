@@ -83,8 +83,8 @@ struct q_object *q_holes_fill(struct q_slab *s, uint32_t *nr);
  */
 void q_holes_punch(struct q_heap *heap, struct q_slab *s);
 
-/* Owner, heap->busy set: now and then. */
-void q_holes_tick(struct q_heap *heap);
+/* Owner, heap->busy set: now and then; since_ms: it was called so long ago. */
+void q_holes_tick(struct q_heap *heap, uint32_t since_ms);
 
 /* Owner, heap->busy set: all there is, at once. */
 void q_holes_trim(struct q_heap *heap);

@@ -20,13 +20,16 @@
 #include "slab/refill.h"
 #include "zone/collapse.h"
 #include "zone/page_alloc.h"
+#include "zone/pageblock.h"
 #include "zone/reclaim.h"
 #include "zone/vmalloc.h"
 
 #define PATIENCE_MAX 4096u
 #define REFINE_WASTE (8u << 10) /* about two pages: what a class that is hardly used costs */
-#define TICKS_PER_RECLAIM 256u
-#define TICKS_PER_DECAY 16u
+#define TICKS_PER_RECLAIM 256u  /* refills between two looks at rare work, */
+#define TICKS_QUIET 16u         /* where so few of them take QUIET_MS */
+#define QUIET_MS 8u
+#define TICKS_PER_DECAY 4096u
 
 /* Take what others freed into an owned slab. Returns how many objects. */
 uint32_t q_slub_collect(struct q_slab *s)
@@ -226,16 +229,22 @@ static bool refill(struct q_heap *heap, unsigned cls)
 /* Rare work that is due now and then. */
 static Q_NOINLINE void do_tick(struct q_heap *heap)
 {
-    heap->ticks = TICKS_PER_RECLAIM;
+    uint32_t now = q_now_ms(), since = now - heap->tick_ms;
+
+    heap->tick_ms = now;
+    heap->ticks = since < QUIET_MS ? TICKS_PER_RECLAIM : TICKS_QUIET;
     for (unsigned i = 0; i < Q_NR_BATCHES; i++)
         q_batch_flush(heap, &heap->batch[i]);
     /* Patience wears off, slowly: a class that is no longer busy may give its slab back. */
-    bool decay = ++heap->nr_ticks % TICKS_PER_DECAY == 0;
+    heap->nr_ticks += heap->ticks;
+    bool decay = heap->nr_ticks >= TICKS_PER_DECAY;
+    if (decay)
+        heap->nr_ticks = 0;
     for (unsigned c = 0; decay && c < Q_NR_CLASSES; c++)
         if (heap->bin[c].patience > Q_PATIENCE_KEEP / 4)
             heap->bin[c].patience = Q_PATIENCE_KEEP / 4;
     reap_told(heap);
-    q_holes_tick(heap);
+    q_holes_tick(heap, since);
     q_reclaim_tick();
     q_vtrim(false);
     q_collapse_tick();

@@ -13,16 +13,16 @@ static void read_slab(struct q_stat *st, const struct q_slab *s)
     size_t size = q_slab_class(s)->size;
     uint64_t w = atomic_load_explicit(&((struct q_slab *)s)->remote, memory_order_relaxed);
     size_t used = q_remote_owner(w) != 0 ? q_slab_used(s) : s->carved;
-    size_t absent = q_slab_absent(s);
-    size_t live = used - q_min(used, q_remote_count(w) + absent);
+    size_t absent = q_min(q_slab_absent(s), s->carved);
+    size_t there = s->carved - absent; /* what is absent holds no memory */
+    size_t live = q_min(used - q_min(used, absent + q_remote_count(w)), there);
 
-    live = q_min(live, s->carved);
     c->slabs++;
     c->live += live;
-    c->free += s->carved - live;
+    c->free += there - live;
     st->slab_live_bytes += live * size;
-    st->slab_free_bytes += (s->carved - live) * size;
-    st->slab_free_objs += s->carved - live;
+    st->slab_free_bytes += (there - live) * size;
+    st->slab_free_objs += there - live;
     st->slab_bytes += Q_SLAB_SIZE;
 }
 
