@@ -20,8 +20,13 @@ from harness import callgrind
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SCRIPT = os.path.join(ROOT, "src", "often.lds")
-PROGRAMS = (["/bin/true"], ["/bin/ls", "-l", "/"], ["/bin/sh", "-c", "/bin/true"],
-            [sys.executable, "-c", "print(sum(len(str(i)) for i in range(9999)))"])
+SMALL = (["/bin/true"], ["/bin/ls", "-l", "/"], ["/bin/sh", "-c", "/bin/true"],
+         [sys.executable, "-c", "print(sum(len(str(i)) for i in range(9999)))"])
+# what these call besides: blocks that grow, a heap that shrinks, mappings
+LARGER = ([sys.executable, "-c", "a = [str(i) * 9 for i in range(70000)]\ndel a[::2]\n"
+           "b = [str(i) for i in range(30000)]\ndel a\nc = bytes(9 << 20)"],
+          ["perl", "-e", "for (1..30000) { $h{$_} = 'x' x ($_ % 300); $s .= $h{$_} } "
+           "delete $h{$_} for (1..29000); $t = $s x 3; $u{$_} = $_ for (1..9000)"])
 SMALLEST = (["/bin/true"], ["/bin/sh", "-c", "/bin/true"])
 # called seldom by those, but by others all the time
 ALWAYS = {"calloc", "calloc_slow", "realloc", "memalign"}
@@ -41,17 +46,16 @@ def build():
     return os.path.realpath(os.path.join(folder, "src", "libquire.so"))
 
 
-def functions(library):
+def functions(library, programs):
     seen = set()
     with tempfile.TemporaryDirectory() as folder:
         out = os.path.join(folder, "out")
-        for program in PROGRAMS:
+        for program in programs:
             callgrind.run(program, library, out, os.environ)
             for path, function, _, _ in callgrind.Reader(out).costs():
                 if os.path.realpath(path) == library:
                     seen.add(re.sub(r"'\d+$", "", function))
-    names = {name for name in seen if re.fullmatch(r"[A-Za-z_][\w.]*", name)}
-    return sorted((names | ALWAYS) - OTHERS)
+    return {name for name in seen if re.fullmatch(r"[A-Za-z_][\w.]*", name)} - OTHERS
 
 
 def symbols(library):
@@ -79,16 +83,22 @@ def check(library):
     print("what runs at every start lies in the first 64 KiB")
 
 
-def write(names):
+def rows(names):
+    names = sorted(names)
+    return "".join(f"    *({' '.join(f'.text.{name}' for name in names[i:i + LINE])})\n"
+                   for i in range(0, len(names), LINE))
+
+
+def write(first, then):
     with open(SCRIPT) as file:
         text = file.read()
-    rows = [" ".join(f".text.{name}" for name in names[i:i + LINE])
-            for i in range(0, len(names), LINE)]
-    listed = "".join(f"    *({row})\n" for row in rows)
-    begin = text.index("    *(.text.")
-    end = text.index("  }\n", begin)
+    at = 0
+    for section, names in ((".text_often :", first), (".text_then :", then)):
+        begin = text.index("    *(.text.", text.index(section, at))
+        at = text.index("  }\n", begin)
+        text = text[:begin] + rows(names) + text[at:]
     with open(SCRIPT, "w") as file:
-        file.write(text[:begin] + listed + text[end:])
+        file.write(text)
 
 
 def main():
@@ -102,11 +112,13 @@ def main():
         if arguments.check:
             check(arguments.check)
             return
-        names = functions(build())
+        library = build()
+        first = functions(library, SMALL) | ALWAYS
+        then = functions(library, LARGER) - first
     except (callgrind.CallgrindError, subprocess.SubprocessError) as error:
         sys.exit(f"layout: {error}")
-    write(names)
-    print(f"{len(names)} functions in {os.path.relpath(SCRIPT)}; now build again")
+    write(first, then)
+    print(f"{len(first)} and {len(then)} functions in {os.path.relpath(SCRIPT)}; now build again")
 
 
 if __name__ == "__main__":
