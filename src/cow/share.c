@@ -126,7 +126,13 @@ static long discard(void *at, size_t len)
     return q_madvise(at, len, MADV_REMOVE);
 }
 
-static const struct q_linear_ops ops = {.online = online, .discard = discard};
+static bool takes_pages(void)
+{
+    return q_share_mode() != Q_SHARE_PRIVATE;
+}
+
+static const struct q_linear_ops ops = {
+    .online = online, .discard = discard, .takes_pages = takes_pages};
 
 /* --- cowd moves in ----------------------------------------------------------------------- */
 

@@ -24,9 +24,9 @@ Q_PUBLIC size_t quire_trim(size_t keep)
     if (q_interrupted() || !q_slub_init())
         return 0;
     q_enter();
-    q_slub_trim();
+    size_t given = q_slub_trim();
     q_caches_shrink();
-    size_t given = q_reclaim_all(keep >> q_page_shift) + q_special_trim();
+    given += q_reclaim_all(keep >> q_page_shift) + q_special_trim();
     given = (given << q_page_shift) + q_vtrim(true);
     q_leave();
     return given;

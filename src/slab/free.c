@@ -65,8 +65,8 @@ static bool adopt(struct q_heap *heap, struct q_slab *s, uint64_t w, struct q_ob
                                                  memory_order_relaxed))
         return false;
     s->freelist = NULL;
-    s->used = s->carved;
-    s->debt = 0;
+    s->used = 1; /* as in q_slub_collect() */
+    s->debt = (int16_t)(s->carved - 1);
     s->flags = 0;
     q_slab_next_epoch(s, q_slab_class(s), heap->tp);
     q_slab_arm(s, heap->tp, heap->fast);
@@ -84,7 +84,8 @@ static bool adopt(struct q_heap *heap, struct q_slab *s, uint64_t w, struct q_ob
  */
 static void push_remote(struct q_slab *s, struct q_object *head, struct q_object *tail, uint32_t nr)
 {
-    uint64_t w = atomic_load_explicit(&s->remote, memory_order_relaxed), now;
+    /* Acquire: of a slab that nobody owns, what was carved, and the holes. */
+    uint64_t w = atomic_load_explicit(&s->remote, memory_order_acquire), now;
 
     for (;;) {
         uint16_t owner = q_remote_owner(w);
@@ -92,14 +93,14 @@ static void push_remote(struct q_slab *s, struct q_object *head, struct q_object
         if (owner == 0 && (w & Q_REMOTE_SHARED) == 0) {
             if (q_shared_add(s, head, tail, nr))
                 return;
-            w = atomic_load_explicit(&s->remote, memory_order_relaxed);
+            w = atomic_load_explicit(&s->remote, memory_order_acquire);
             continue;
         }
         uint32_t total = q_remote_count(w) + nr;
         tail->next = q_remote_head(s, w);
         now = q_remote_make(s, w, head, total, owner);
         /* A hint: the owner's counter may change under our eyes. */
-        bool tell = owner != 0 && (w & Q_REMOTE_WARNED) == 0 &&
+        bool tell = owner != 0 && (w & Q_REMOTE_WARNED) == 0 && (s->flags & Q_SLAB_CURRENT) == 0 &&
                     total >= __atomic_load_n(&s->used, __ATOMIC_RELAXED);
         if (tell)
             now |= Q_REMOTE_WARNED;
@@ -107,7 +108,7 @@ static void push_remote(struct q_slab *s, struct q_object *head, struct q_object
         uint32_t absent = owner == 0 ? q_slab_absent(s) : 0;
         /* Release: links and contents of the objects before they can be seen. */
         if (!atomic_compare_exchange_weak_explicit(&s->remote, &w, now, memory_order_release,
-                                                   memory_order_relaxed))
+                                                   memory_order_acquire))
             continue;
         if (tell)
             atomic_fetch_add_explicit(&q_heaps[owner]->told, 1, memory_order_relaxed);

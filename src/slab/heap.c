@@ -125,6 +125,8 @@ static Q_NOINLINE struct q_heap *first_heap(void)
         heap->live = true;
         heap->hooked = false;
         heap->ticks = 1;
+        heap->hand = heap->lap_ms = 0;
+        heap->hand_class = Q_NR_CLASSES;
     }
     q_unlock(&q_heap_lock);
     if (heap == NULL)

@@ -74,26 +74,40 @@ struct q_object *q_holes_fill(struct q_slab *s, uint32_t *nr)
     return list;
 }
 
-/* How many free objects reach into each page. */
+/* Which objects are free, a bit where each begins, and how many of them reach into each page. */
 struct tally {
+    uint64_t seen[Q_SLAB_SIZE / 16 / 64];
     uint16_t nr[MAX_PAGES];
 };
 
-static void count(struct tally *t, size_t off, size_t size)
+/* False: it was counted already. */
+static bool count(struct tally *t, size_t off, size_t size)
 {
+    uint64_t *seen = &t->seen[off / 16 / 64], bit = 1ull << (off / 16 % 64);
+
+    if ((*seen & bit) != 0)
+        return false;
+    *seen |= bit;
     for (size_t p = off >> q_page_shift; p <= (off + size - 1) >> q_page_shift; p++)
         t->nr[p]++;
+    return true;
 }
 
-/* Pages of a slab, not holes yet, that only free objects reach into; none if they are too few. */
+/*
+ * Pages of a slab, not holes yet, that only free objects reach into; none if
+ * they are too few. The first on the freelist stays: a free() that a signal
+ * handler interrupted may be about to put its object before it. An object
+ * that is there twice was freed twice without being noticed: hands off.
+ */
 static uint32_t free_pages(const struct q_slab *s)
 {
     const struct q_class *k = q_slab_class(s);
-    struct tally t = {{0}};
+    struct tally t = {.nr = {0}};
     uint32_t found = 0;
 
     for (const struct q_object *o = s->freelist; o != NULL; o = o->next)
-        count(&t, (size_t)((const char *)o - q_slab_start(s)), k->size);
+        if (!count(&t, (size_t)((const char *)o - q_slab_start(s)), k->size))
+            return 0;
     for (uint32_t holes = s->holes, next = 0; holes != 0; holes &= holes - 1) {
         unsigned p = (unsigned)__builtin_ctz(holes);
 
@@ -109,6 +123,8 @@ static uint32_t free_pages(const struct q_slab *s)
             found |= 1u << p;
     }
     found &= ~(uint32_t)s->holes;
+    if (s->freelist != NULL)
+        found &= ~q_slab_pages((size_t)((char *)s->freelist - q_slab_start(s)), k->size);
     unsigned least = q_pageblock_of(q_slab_pfn(s))->huge ? HUGE_PAGES : 1;
     return (unsigned)__builtin_popcount(found) >= least ? found : 0;
 }
@@ -154,7 +170,7 @@ static uint32_t discard(const struct q_slab *s, uint32_t pages)
     return stay;
 }
 
-/* They are free as before, unless another hole reaches into them. */
+/* They are free as before, behind the first, unless another hole reaches into them. */
 static void relink(struct q_slab *s, uint32_t pages)
 {
     const struct q_class *k = q_slab_class(s);
@@ -170,8 +186,8 @@ static void relink(struct q_slab *s, uint32_t pages)
             if ((others & q_slab_pages(off, k->size)) != 0)
                 continue;
             o->key = q_slab_key(s, at);
-            o->next = s->freelist;
-            s->freelist = o;
+            o->next = s->freelist->next;
+            s->freelist->next = o;
             s->debt--;
         }
         next = last_in(k, p) + 1;
@@ -179,8 +195,10 @@ static void relink(struct q_slab *s, uint32_t pages)
     __atomic_store_n(&s->holes, (uint16_t)others, __ATOMIC_RELAXED);
 }
 
-void q_holes_punch(struct q_heap *heap, struct q_slab *s)
+unsigned q_holes_punch(struct q_heap *heap, struct q_slab *s)
 {
+    unsigned nr = 0;
+
     /* No free() of a signal handler shall reach the freelist meanwhile. */
     __atomic_store_n(&s->span, 0, __ATOMIC_RELAXED);
     atomic_signal_fence(memory_order_seq_cst);
@@ -191,11 +209,12 @@ void q_holes_punch(struct q_heap *heap, struct q_slab *s)
         uint32_t stay = discard(s, pages);
         if (stay != 0)
             relink(s, stay);
+        nr = (unsigned)__builtin_popcount(pages & ~stay);
         /* Relaxed: a counter for policy only. */
-        atomic_fetch_sub_explicit(&q_pages_carved, (size_t)__builtin_popcount(pages & ~stay),
-                                  memory_order_relaxed);
+        atomic_fetch_sub_explicit(&q_pages_carved, nr, memory_order_relaxed);
     }
     q_slab_arm(s, heap->tp, heap->fast);
+    return nr;
 }
 
 /* Worth walking its freelist: much of it is free. */
@@ -220,15 +239,23 @@ static bool examine(struct q_heap *heap, struct q_slab *s)
     return true;
 }
 
+/* To try and fail would write to what is free: all of it would be copied, or saved. */
+static bool possible(void)
+{
+    return !q_any_held() && q_linear_takes_pages();
+}
+
 void q_holes_tick(struct q_heap *heap, uint32_t since_ms)
 {
     uint32_t most = (uint32_t)q_min((uint64_t)since_ms * LOOKS_PER_MS + LOOKS_MIN, LOOKS_MAX);
 
-    if (heap->nr_partial == 0 || q_any_held() || q_linear_is_pinned())
+    if (heap->nr_partial == 0 || !possible())
         return;
     if (heap->hand_class == Q_NR_CLASSES) {
         uint32_t now = q_now_ms();
 
+        if (heap->lap_ms == 0) /* a new heap */
+            heap->lap_ms = now;
         if (now - heap->lap_ms <= q_opt.decay_ms)
             return;
         heap->lap_ms = now;
@@ -248,9 +275,12 @@ void q_holes_tick(struct q_heap *heap, uint32_t since_ms)
     }
 }
 
-void q_holes_trim(struct q_heap *heap)
+size_t q_holes_trim(struct q_heap *heap)
 {
-    for (unsigned c = 0; c < Q_NR_CLASSES; c++)
+    size_t nr = 0;
+
+    for (unsigned c = 0; c < Q_NR_CLASSES && possible(); c++)
         for (uint32_t n = heap->bin[c].partial; n != 0; n = q_slab_at(n)->next)
-            q_holes_punch(heap, q_slab_at(n));
+            nr += q_holes_punch(heap, q_slab_at(n));
+    return nr;
 }

@@ -10,30 +10,33 @@
  *                 ^^^       hole    hole    ^^^
  *            f across a border: free, but it keeps no page from going
  *
- * An object that reaches into a hole is absent: it is free, but on no list. A
- * slab whose freelist is empty fills its holes again, page by page, before it
- * carves more or another slab is made.
+ * An object that reaches into a hole is absent: it is free, but on no list. The
+ * current slab, when it needs more than its freelist has, fills its holes
+ * again, page by page, before it carves more or another slab is made.
  *
  * When: a hand goes round a heap's partial slabs, as that of a clock, at most
  * once in decay_ms, driven by the heap's refills. A slab much of which is free
  * is marked, and looked through if the mark is still there a lap later: it is
- * gone once half of what was live is freed, or the slab is used again. To do
- * it as soon as the heap has to grow was tried and costs more than it gives
- * (doc/decisions.md).
+ * gone once half of what was live is freed, others' frees are collected, or
+ * the slab is used again. To do it as soon as the heap has to grow was tried
+ * and costs more than it gives (doc/decisions.md). While a snapshot lives, or
+ * children share the heap, and in such children, nothing is given back.
  *
  * Invariants: a page that is a hole was carved to its end, and no object that
  * reaches into it is live, on a list or a chain. Absent objects count as
  * used: `used + debt == carved - length(freelist)` holds as ever, and what may
- * be live is q_slab_live(). A full slab that nobody owns has no holes.
+ * be live is q_slab_live(). (A current slab may be handed out with a countdown
+ * in which they are, and so stay current with nothing live, as one does that
+ * is busy.) A full slab that nobody owns has no holes.
  *
  * Absent objects would pass the test of slab.h, and in zeroes no key shows
  * that they are free. So a slab with holes has no span: free() takes the way
  * of q_slub_free_quickly(), which looks at the holes, 11 ns instead of 6.
  *
  * Who writes: the owner. Others read when they free an object of the slab,
- * none of whose pages becomes a hole meanwhile, or with the lock of the shared
- * list that the slab is on. Locks: the zone's is taken to give pages back,
- * since cuts of snapshots are made with it held.
+ * none of whose pages becomes a hole meanwhile; of a slab that nobody owns,
+ * whose holes stay as they are; and as a hint. Locks: the zone's is taken to
+ * give pages back, since cuts of snapshots are made with it held.
  */
 #ifndef Q_SLAB_HOLES_H
 #define Q_SLAB_HOLES_H
@@ -79,14 +82,14 @@ struct q_object *q_holes_fill(struct q_slab *s, uint32_t *nr);
 
 /*
  * Owner, heap->busy set, the slab not current: give back the pages that hold
- * only free objects.
+ * only free objects. Returns how many.
  */
-void q_holes_punch(struct q_heap *heap, struct q_slab *s);
+unsigned q_holes_punch(struct q_heap *heap, struct q_slab *s);
 
 /* Owner, heap->busy set: now and then; since_ms: it was called so long ago. */
 void q_holes_tick(struct q_heap *heap, uint32_t since_ms);
 
-/* Owner, heap->busy set: all there is, at once. */
-void q_holes_trim(struct q_heap *heap);
+/* Owner, heap->busy set: all there is, at once. Returns pages. */
+size_t q_holes_trim(struct q_heap *heap);
 
 #endif

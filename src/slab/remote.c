@@ -99,6 +99,8 @@ static bool put_full(struct q_slab *s)
     if (s->carved < q_slab_class(s)->objs || s->holes != 0 || q_remote_count(w) > 0)
         return false;
     q_slab_disarm(s);
+    s->used = 1; /* as in q_slub_collect() */
+    s->debt = (int16_t)(s->carved - 1);
     s->flags = 0;
     /* Release: the next owner sees the slab as it is. */
     return atomic_compare_exchange_strong_explicit(

@@ -18,9 +18,10 @@
  *   shared    nobody  the node's         remote word
  *   (empty: goes back to the page layer at once)
  *
- * Objects of an owned slab are in one of five places: live; on the owner's
+ * Objects of an owned slab are in one of six places: live; on the owner's
  * chain (handed to the malloc fast path, counted as live); on freelist; on
- * the remote word's list; or not carved yet. For an owned slab
+ * the remote word's list; absent, their page given back (holes.h; counted as
+ * live, too); or not carved yet. For an owned slab
  *
  *   used + debt == carved - length(freelist)
  *
@@ -148,7 +149,7 @@ Q_INLINE const struct q_class *q_slab_class(const struct q_slab *s)
     return &q_classes[s->cls];
 }
 
-/* Objects not on the freelist: live, on the chain, or freed by others and not collected. */
+/* Objects not on the freelist: live, on the chain, freed by others and not collected, or absent. */
 Q_INLINE uint32_t q_slab_used(const struct q_slab *s)
 {
     return s->used + (uint32_t)(int32_t)s->debt;

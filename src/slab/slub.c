@@ -48,9 +48,10 @@ uint32_t q_slub_collect(struct q_slab *s)
         last = last->next;
     last->next = s->freelist;
     s->freelist = o;
+    /* Until the caller sets the countdown, whoever frees one more tells: it may be the last. */
     uint32_t used = q_slab_used(s) - q_remote_count(w);
-    s->used = used;
-    s->debt = 0;
+    s->used = used > 0;
+    s->debt = (int16_t)(used - s->used);
     return q_remote_count(w);
 }
 
@@ -105,6 +106,12 @@ static bool refill_from(struct q_heap *heap, struct q_slab *s)
     }
     q_slab_arm(s, heap->tp, heap->fast);
     q_hand_out(heap, s->cls, s, list, nr, used);
+    if (q_unlikely(s->holes != 0) && s->debt >= 0) {
+        /* Those are not going to be freed. */
+        uint32_t cut = q_min(q_slab_absent(s), s->used - 1);
+        s->used -= cut;
+        s->debt = (int16_t)(s->debt + (int)cut);
+    }
     return true;
 }
 
@@ -121,8 +128,8 @@ static bool let_go(struct q_heap *heap, struct q_slab *s)
         q_slab_arm(s, heap->tp, heap->fast);
         return false;
     }
-    s->used = s->carved;
-    s->debt = 0;
+    s->used = 1; /* as in q_slub_collect() */
+    s->debt = (int16_t)(s->carved - 1);
     s->flags = 0;
     now = q_remote_make(s, w, NULL, 0, 0) & ~Q_REMOTE_WARNED;
     /* Release: the next owner sees what this one wrote. */
@@ -382,7 +389,7 @@ void q_slub_countdown(struct q_slab *s)
 }
 
 /* What the calling thread holds back: batches on their way, a current slab with nothing live. */
-static void trim_heap(struct q_heap *heap)
+static size_t trim_heap(struct q_heap *heap)
 {
     for (unsigned i = 0; i < Q_NR_BATCHES; i++)
         q_batch_flush(heap, &heap->batch[i]);
@@ -397,18 +404,19 @@ static void trim_heap(struct q_heap *heap)
         if (q_slab_live(s) == q_chain_length(heap->chain[c]))
             current_countdown(heap, s, true);
     }
-    q_holes_trim(heap);
+    return q_holes_trim(heap);
 }
 
-void q_slub_trim(void)
+size_t q_slub_trim(void)
 {
     struct q_heap *heap = q_heap;
 
     if (heap == &q_heap_none || heap->busy)
-        return;
+        return 0;
     heap->busy = true;
     atomic_signal_fence(memory_order_seq_cst);
-    trim_heap(heap);
+    size_t nr = trim_heap(heap);
     atomic_signal_fence(memory_order_seq_cst);
     heap->busy = false;
+    return nr;
 }

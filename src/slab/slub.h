@@ -78,8 +78,8 @@ bool q_slub_free_quickly(struct q_heap *heap, void *p);
 /* Send a batch to its slab. */
 void q_batch_flush(struct q_heap *heap, struct q_batch *b);
 
-/* Send all batches, give empty slabs back: for trim. */
-void q_slub_trim(void);
+/* Send all batches, give back empty slabs and free pages of others: for trim. Returns pages of the latter. */
+size_t q_slub_trim(void);
 
 /* True where p is an object of s that is free: exact for the owner, and for others as a rule. */
 bool q_slub_is_free(struct q_slab *s, const void *p);

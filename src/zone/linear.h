@@ -18,6 +18,8 @@ struct q_linear_ops {
     bool (*online)(void *at, size_t len);
     /* Give its memory back; reads as zeroes from then on. 0, or a negative errno: it stays as it is. */
     long (*discard)(void *at, size_t len);
+    /* Whether it does so with single pages: not where each piece costs a mapping. */
+    bool (*takes_pages)(void);
 };
 
 /* Set once, while there is one thread; NULL: anonymous memory. */
@@ -43,6 +45,12 @@ Q_INLINE long q_linear_discard(void *at, size_t len)
 Q_INLINE bool q_linear_is_pinned(void)
 {
     return atomic_load_explicit(&q_linear_pinned, memory_order_relaxed);
+}
+
+/* Whether it is worth trying to give back single pages. */
+Q_INLINE bool q_linear_takes_pages(void)
+{
+    return !q_linear_is_pinned() && (q_linear == NULL || q_linear->takes_pages());
 }
 
 #endif

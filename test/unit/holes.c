@@ -89,6 +89,17 @@ static bool page_is_free(const struct model *m, size_t from, size_t to)
     return true;
 }
 
+/* The page of the first object on the freelist stays. */
+static bool has_first(const struct model *m, size_t p)
+{
+    const struct q_object *o = m->s->freelist;
+
+    if (o == NULL)
+        return false;
+    size_t off = (size_t)((const char *)o - q_slab_start(m->s));
+    return (q_slab_pages(off, q_slab_class(m->s)->size) >> p & 1) != 0;
+}
+
 /* What punching should make of it. Returns the holes there should be. */
 static uint32_t punch_model(struct model *m)
 {
@@ -96,7 +107,7 @@ static uint32_t punch_model(struct model *m)
     uint32_t holes = 0;
 
     for (size_t p = 0; p < Q_SLAB_SIZE / page; p++)
-        if (page_is_free(m, p * page, (p + 1) * page))
+        if (page_is_free(m, p * page, (p + 1) * page) && !has_first(m, p))
             holes |= 1u << p;
     for (uint32_t k = 0; k < m->s->carved; k++)
         for (size_t p = k * size / page; p <= ((k + 1) * size - 1) / page; p++)
