@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Writes the list of functions in src/often.lds: what small programs run of the library.
 
     python3 bench/layout.py
