@@ -15,7 +15,7 @@
 #include "conform.h"
 #include "wrong.h"
 
-enum { MIB = 1 << 20, HELD = 24 * MIB, TWICE = 2000 };
+enum { MIB = 1 << 20, HELD = 6 * MIB, TWICE = 2000 };
 
 struct crowd {
     size_t size, nr;
@@ -141,7 +141,7 @@ static void case_filled_again(void)
         size_t full = 0;
 
         make(&c, sizes[i]);
-        for (unsigned int round = 0; round < 6; round++) {
+        for (unsigned int round = 0; round < 4; round++) {
             thin_out(&c, round);
             malloc_trim(0);
             if (round % 2 == 0) { /* and again, with holes there already */

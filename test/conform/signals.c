@@ -297,12 +297,23 @@ static void case_first_use_is_in_a_handler(void)
  */
 static pthread_t forker;
 static _Atomic int forks_done;
+static _Atomic int forks_made;
 
+/*
+ * The kernel begins a fork again that a signal interrupts. Where one takes longer than the time
+ * between two signals it would never end, so they get rarer as long as there is no new child.
+ */
 static void *signal_the_forker(void *unused)
 {
-    while (!forks_done) {
+    int seen = 0;
+
+    for (unsigned int pause = 200; !forks_done; pause = pause < 50000 ? pause + pause / 8 : pause) {
         pthread_kill(forker, SIGRTMIN + 1);
-        usleep(200);
+        if (seen != forks_made) {
+            seen = forks_made;
+            pause = 200;
+        }
+        usleep(pause);
     }
     return NULL;
 }
@@ -331,6 +342,7 @@ static void case_handlers_while_forking(void)
         while (waitpid(child, &status, 0) < 0) {
         }
         CHECK(status == 0, "child %d ended with status %#x", i, status);
+        forks_made = i + 1;
     }
     forks_done = 1;
     pthread_join(thread, NULL);
