@@ -98,18 +98,19 @@ static bool mark_block(struct q_zone *zone, size_t pfn)
         return true;
     if (apart && walk.stretches >= MAX_STRETCHES)
         return false;
-    q_mem_reshape();
-    if (q_madvise(q_pfn_to_virt(pfn), Q_PAGEBLOCK_SIZE, MADV_HUGEPAGE) != 0)
-        return false;
-    walk.stretches += apart;
-    walk.done++;
     q_lock(&zone->lock);
-    zone->nr_apart -= block->apart;
-    block->apart = 0;
-    block->huge = 1;
-    zone->nr_huge_blocks++;
+    bool done = q_madvise(q_pfn_to_virt(pfn), Q_PAGEBLOCK_SIZE, MADV_HUGEPAGE) == 0;
+    q_mem_reshape();
+    if (done) {
+        zone->nr_apart -= block->apart;
+        block->apart = 0;
+        block->huge = 1;
+        zone->nr_huge_blocks++;
+    }
     q_unlock(&zone->lock);
-    return true;
+    walk.stretches += done && apart;
+    walk.done += done;
+    return done;
 }
 
 /* Free pages that hold no memory yet would, and under a limit that has to be counted. */

@@ -321,16 +321,19 @@ static bool grow_window(struct q_zone *zone)
     for (size_t nr = q_min(growth(zone), left); nr >= block; nr = q_align_down(nr / 2, block)) {
         void *at = q_pfn_to_virt(zone->frontier_end);
 
-        q_mem_reshape();
-        if (q_linear_online(at, nr << q_page_shift) != 0)
-            continue;
-        if (!online_arrays(zone->frontier_end, nr, zone->nid)) {
+        bool online = q_linear_online(at, nr << q_page_shift) == 0;
+        if (online && !online_arrays(zone->frontier_end, nr, zone->nid)) {
             q_mprotect(at, nr << q_page_shift, PROT_NONE);
-            continue;
+            online = false;
         }
-        q_node_bind(at, nr << q_page_shift, zone->nid);
-        if (q_mem.thp_always && q_linear == NULL)
-            q_madvise(at, nr << q_page_shift, MADV_NOHUGEPAGE);
+        if (online) {
+            q_node_bind(at, nr << q_page_shift, zone->nid);
+            if (q_mem.thp_always && q_linear == NULL)
+                q_madvise(at, nr << q_page_shift, MADV_NOHUGEPAGE);
+        }
+        q_mem_reshape();
+        if (!online)
+            continue;
         zone->frontier_end += nr;
         /* Relaxed: for q_heap_is_small(), which reads without the lock. */
         __atomic_store_n(&zone->present_pages, zone->present_pages + nr, __ATOMIC_RELAXED);

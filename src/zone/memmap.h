@@ -90,10 +90,14 @@ void *q_meta_alloc(size_t bytes);
 /* The same on node nid. */
 void *q_meta_alloc_node(size_t bytes, unsigned nid);
 
-/* Before the kernel is told what makes two mappings of one, or one of two: for src/cow/sweep.c. */
+/*
+ * After the kernel was told what makes two mappings of one, or one of two, with
+ * the zone's lock still held: for src/cow/sweep.c, which compares with the locks
+ * of all zones held, and so misses no change since it looked, whole or in part.
+ */
 Q_INLINE void q_mem_reshape(void)
 {
-    /* Relaxed: who compares holds the zones' locks, under which nearly all of it is done. */
+    /* Relaxed: see above. */
     atomic_fetch_add_explicit(&q_mem.nr_reshaped, 1, memory_order_relaxed);
 }
 

@@ -96,7 +96,6 @@ static size_t block_head(size_t pfn)
  */
 static void no_longer_huge(struct q_zone *zone, size_t pfn, size_t end)
 {
-    q_mem_reshape();
     for (; pfn < end; pfn += (size_t)1 << q_pageblock_order()) {
         size_t first = q_align_down(pfn, (size_t)1 << q_pageblock_order());
         struct q_pageblock *block = q_pageblock_of(first);
@@ -109,6 +108,7 @@ static void no_longer_huge(struct q_zone *zone, size_t pfn, size_t end)
         block->huge = 0;
         zone->nr_huge_blocks--;
     }
+    q_mem_reshape();
 }
 
 static void give_back(struct q_zone *zone, size_t pfn, size_t nr)
@@ -295,8 +295,9 @@ void q_zone_want_huge(struct q_zone *zone, size_t pfn)
     if (q_opt.huge == Q_HUGE_OFF || q_mem.thp_never || q_linear != NULL ||
         (q_opt.huge == Q_HUGE_AUTO && !dense_enough(zone)))
         return;
+    long ret = q_madvise(q_pfn_to_virt(pfn), q_max_block_size(), MADV_HUGEPAGE);
     q_mem_reshape();
-    if (q_madvise(q_pfn_to_virt(pfn), q_max_block_size(), MADV_HUGEPAGE) != 0)
+    if (ret != 0)
         return;
     for (size_t p = pfn; p < pfn + ((size_t)1 << Q_MAX_ORDER);
          p += (size_t)1 << q_pageblock_order())
