@@ -27,8 +27,7 @@
 #define BATCH 512u
 #define SWEEP_MS 50u
 #define MAX_HOLES                                                                                  \
-    4096u /* mappings that giving memory back may cost a child; each cuts one in two, */
-#define COVER_BYTES ((size_t)64 << 10) /* and is not made for less */
+    4096u /* mappings that giving memory back may cost a child; each cuts one in two */
 
 struct q_share q_share;
 
@@ -97,8 +96,6 @@ static long cover(void *at, size_t len)
 {
     static _Atomic unsigned holes;
 
-    if (len < COVER_BYTES)
-        return -EBUSY;
     if (atomic_fetch_add_explicit(&holes, 1, memory_order_relaxed) >= MAX_HOLES)
         return -ENOMEM;
     long ret = q_mmap_file((void *)at, len, PROT_READ | PROT_WRITE,

@@ -142,6 +142,7 @@ static void add_to_batch(struct q_heap *heap, struct q_slab *s, struct q_object 
     if (b->slab != s) {
         q_batch_flush(heap, b);
         b->slab = s;
+        b->most = q_min((BATCH_BYTES - 1) / q_slab_class(s)->size + 1, BATCH_MAX);
         b->tail = o;
         o->next = NULL;
     } else {
@@ -149,7 +150,7 @@ static void add_to_batch(struct q_heap *heap, struct q_slab *s, struct q_object 
     }
     b->head = o;
     b->nr++;
-    if (b->nr >= BATCH_MAX || b->nr * q_slab_class(s)->size >= BATCH_BYTES)
+    if (b->nr >= b->most)
         q_batch_flush(heap, b);
 }
 
@@ -301,18 +302,14 @@ static enum q_free_result free_busy(struct q_heap *heap, struct q_slab *s, struc
     return Q_FREED;
 }
 
-bool q_slub_free_quickly(struct q_heap *heap, void *p)
+bool q_slub_free_owned(struct q_heap *heap, struct q_slab *s, struct q_object *o, unsigned owner)
 {
-    struct q_slab *s = q_slab_guess(p);
-    struct q_object *o = p;
-    /* Acquire: the slab's fields as its owner left them; if that is the caller he stored them himself. */
-    uint16_t owner = q_remote_owner(atomic_load_explicit(&s->remote, memory_order_acquire));
-    size_t off = (uintptr_t)p - (uintptr_t)q_slab_start(s);
+    size_t off = (uintptr_t)o - (uintptr_t)q_slab_start(s);
 
-    if (owner == 0 || heap->id == 0 || heap->busy || off >= Q_SLAB_SIZE)
+    if (heap->id == 0 || heap->busy || off >= Q_SLAB_SIZE)
         return false;
-    uint64_t h =
-        off * q_racy_read(&s->mult); /* k * excess for object k, and far more between objects */
+    /* k * excess for object k, and far more between objects */
+    uint64_t h = off * q_racy_read(&s->mult);
     uint64_t key = (1ull << 63) + h + __atomic_load_n(&s->epoch, __ATOMIC_RELAXED);
     if (h >= (uint64_t)__atomic_load_n(&s->carved, __ATOMIC_RELAXED) * q_slab_class(s)->excess ||
         q_slab_in_hole(s, off) || o->key == key)

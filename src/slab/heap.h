@@ -35,7 +35,7 @@
 struct q_batch {
     struct q_slab *slab;
     struct q_object *head, *tail;
-    uint32_t nr;
+    uint32_t nr, most; /* it is sent once it has that many */
 };
 
 struct q_bin {

@@ -245,15 +245,13 @@ static bool possible(void)
     return !q_any_held() && q_linear_takes_pages();
 }
 
-void q_holes_tick(struct q_heap *heap, uint32_t since_ms)
+void q_holes_tick(struct q_heap *heap, uint32_t now, uint32_t since_ms)
 {
     uint32_t most = (uint32_t)q_min((uint64_t)since_ms * LOOKS_PER_MS + LOOKS_MIN, LOOKS_MAX);
 
     if (heap->nr_partial == 0 || !possible())
         return;
     if (heap->hand_class == Q_NR_CLASSES) {
-        uint32_t now = q_now_ms();
-
         if (heap->lap_ms == 0) /* a new heap */
             heap->lap_ms = now;
         if (now - heap->lap_ms <= q_opt.decay_ms)

@@ -68,7 +68,7 @@ Q_INLINE uint32_t q_slab_pages(size_t off, size_t size)
 /* Whether the object at this offset is absent. */
 Q_INLINE bool q_slab_in_hole(const struct q_slab *s, size_t off)
 {
-    /* Relaxed: of a live object no page ever becomes a hole, and the bits of those before it are long 0. */
+    /* Relaxed: of a live object no page becomes a hole, and if one was, its bit was cleared before. */
     uint32_t holes = __atomic_load_n(&s->holes, __ATOMIC_RELAXED);
 
     return q_unlikely(holes != 0) && (holes & q_slab_pages(off, q_slab_class(s)->size)) != 0;
@@ -86,8 +86,8 @@ struct q_object *q_holes_fill(struct q_slab *s, uint32_t *nr);
  */
 unsigned q_holes_punch(struct q_heap *heap, struct q_slab *s);
 
-/* Owner, heap->busy set: now and then; since_ms: it was called so long ago. */
-void q_holes_tick(struct q_heap *heap, uint32_t since_ms);
+/* Owner, heap->busy set: now and then; now: q_now_ms(); the last call was since_ms ago. */
+void q_holes_tick(struct q_heap *heap, uint32_t now, uint32_t since_ms);
 
 /* Owner, heap->busy set: all there is, at once. Returns pages. */
 size_t q_holes_trim(struct q_heap *heap);

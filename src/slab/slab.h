@@ -65,7 +65,8 @@
  * and one's block share a descriptor with the other's slab. And a 32-bit
  * process reads a word of 64 bits in two halves, which may be of different
  * times. There span stays 0, nothing passes, and free() asks the remote word
- * whose the slab is (q_slub_free_quickly): the rest is read only by the owner.
+ * whose the slab is (q_slub_free_quickly), and whether the address lies in it:
+ * what it reads then does not change while an object of the slab is live.
  */
 #ifndef Q_SLAB_SLAB_H
 #define Q_SLAB_SLAB_H

@@ -251,7 +251,7 @@ static Q_NOINLINE void do_tick(struct q_heap *heap)
         if (heap->bin[c].patience > Q_PATIENCE_KEEP / 4)
             heap->bin[c].patience = Q_PATIENCE_KEEP / 4;
     reap_told(heap);
-    q_holes_tick(heap, since);
+    q_holes_tick(heap, now, since);
     q_reclaim_tick();
     q_vtrim(false);
     q_collapse_tick();

@@ -67,13 +67,23 @@ void q_slub_count_down(struct q_heap *heap, struct q_slab *s);
  */
 void q_slub_rearm(struct q_slab *s);
 
+/* The same for an address o whose descriptor s says that heap number `owner` owns a slab there. */
+bool q_slub_free_owned(struct q_heap *heap, struct q_slab *s, struct q_object *o, unsigned owner);
+
 /*
  * Free p, any address at all, if it is an object of a slab that some heap
  * owns: what the test of slab.h does not serve, but most of all the objects of
  * other threads. heap is the caller's own. False, and nothing done, where it
  * is not, or the object may be free already.
  */
-bool q_slub_free_quickly(struct q_heap *heap, void *p);
+Q_INLINE bool q_slub_free_quickly(struct q_heap *heap, void *p)
+{
+    struct q_slab *s = q_slab_guess(p);
+    /* Acquire: the slab's fields as its owner left them; if that is the caller he stored them himself. */
+    unsigned owner = q_remote_owner(atomic_load_explicit(&s->remote, memory_order_acquire));
+
+    return owner != 0 && q_slub_free_owned(heap, s, p, owner);
+}
 
 /* Send a batch to its slab. */
 void q_batch_flush(struct q_heap *heap, struct q_batch *b);
