@@ -7,6 +7,7 @@
  *   nobody, full   take the slab: it is ours now, with one free object; one of
  *                  another node becomes shared there instead
  *   nobody, shared push onto the remote word; the last object frees the slab
+ *   nobody, common the same, full or not (young.h)
  *   another heap   collect a batch, then push it onto the remote word
  *
  * Slabs that this heap filled come back to it without limit. Of slabs that
@@ -18,6 +19,7 @@
 #include "numa/mempolicy.h"
 #include "slab/holes.h"
 #include "slab/slub.h"
+#include "slab/young.h"
 
 #define BATCH_BYTES 4096u
 #define BATCH_MAX 32u
@@ -52,13 +54,13 @@ Q_INLINE bool is_near(const struct q_slab *s)
 
 /*
  * Become the owner of a full slab by freeing one of its objects. False: it is
- * far, or somebody else was first.
+ * far, or common, or somebody else was first.
  */
 static bool adopt(struct q_heap *heap, struct q_slab *s, uint64_t w, struct q_object *o, uint32_t k)
 {
     uint64_t now = q_remote_make(s, w, NULL, 0, heap->id);
 
-    if (!is_near(s))
+    if (!is_near(s) || q_remote_home(w) == 0)
         return false;
     /* Acquire: the slab's fields as its last owner left them. */
     if (!atomic_compare_exchange_strong_explicit(&s->remote, &w, now, memory_order_acquire,
@@ -82,7 +84,7 @@ static bool adopt(struct q_heap *heap, struct q_slab *s, uint64_t w, struct q_ob
  * Push a list of objects that are not ours to free locally. Whatever state
  * the slab is in, or changes to meanwhile, one of the branches fits.
  */
-static void push_remote(struct q_slab *s, struct q_object *head, struct q_object *tail, uint32_t nr)
+void q_slub_push(struct q_slab *s, struct q_object *head, struct q_object *tail, uint32_t nr)
 {
     /* Acquire: of a slab that nobody owns, what was carved, and the holes. */
     uint64_t w = atomic_load_explicit(&s->remote, memory_order_acquire), now;
@@ -127,7 +129,7 @@ void q_batch_flush(struct q_heap *heap, struct q_batch *b)
     struct q_object *head = b->head, *tail = b->tail;
     uint32_t nr = b->nr;
     *b = (struct q_batch){NULL};
-    push_remote(s, head, tail, nr);
+    q_slub_push(s, head, tail, nr);
 }
 
 static struct q_batch *batch_of(struct q_heap *heap, const struct q_slab *s)
@@ -180,14 +182,20 @@ static bool on_list(const struct q_slab *s, const struct q_object *list, const s
  */
 static bool on_remote_list(struct q_slab *s, const struct q_object *o)
 {
+    uint64_t key = __atomic_load_n(&o->key, __ATOMIC_RELAXED);
+
     for (int tries = 0; tries < 16; tries++) {
         /* Acquire: the links of the objects on the list. */
         uint64_t w = atomic_load_explicit(&s->remote, memory_order_acquire);
 
         if (!on_list(s, q_remote_head(s, w), o))
             return false;
-        /* Release, so a write that changes nothing: the links were read before it. */
-        if (atomic_fetch_add_explicit(&s->remote, 0, memory_order_release) == w)
+        /*
+         * Release, so a write that changes nothing: the links were read before it. Acquire: a
+         * part of a common slab's list may have been taken, and as much freed; then the key is gone.
+         */
+        if (atomic_fetch_add_explicit(&s->remote, 0, memory_order_acq_rel) == w &&
+            __atomic_load_n(&o->key, __ATOMIC_RELAXED) == key)
             return true;
     }
     return false;
@@ -286,6 +294,7 @@ static enum q_free_result free_busy(struct q_heap *heap, struct q_slab *s, struc
                                     uint32_t k)
 {
     uint64_t w = atomic_load_explicit(&s->remote, memory_order_acquire);
+    unsigned cls = s->cls; /* stable while o is not free */
 
     if (heap != NULL && q_remote_owner(w) == heap->id) {
         free_local(heap, s, o, q_slab_key(s, k));
@@ -298,7 +307,9 @@ static enum q_free_result free_busy(struct q_heap *heap, struct q_slab *s, struc
     if (heap != NULL && q_remote_owner(w) != 0)
         add_to_batch(heap, s, o);
     else
-        push_remote(s, o, o, 1);
+        q_slub_push(s, o, o, 1);
+    if (heap != NULL && q_remote_owner(w) == 0)
+        q_young_freed(heap, cls);
     return Q_FREED;
 }
 

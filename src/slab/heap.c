@@ -9,6 +9,7 @@
 #include "numa/mempolicy.h"
 #include "slab/cache.h"
 #include "slab/slub.h"
+#include "slab/young.h"
 
 /* Thread pointers nearer than this, times the factor of slab.h, are taken for too near. */
 #define TP_APART ((uintptr_t)64 << 10)
@@ -49,23 +50,32 @@ static bool tp_is_apart(uintptr_t tp)
     return true;
 }
 
-/* Write the tables for sizes from `least` to `most`. */
-static void set_tables(struct q_heap *heap, size_t least, size_t most)
+/* Write the tables for the sizes of classes from `first` to `last`. */
+static void set_tables(struct q_heap *heap, unsigned first, unsigned last)
 {
-    for (size_t n = least; n <= q_min(most, Q_TABLE_MAX); n++)
-        heap->class_of[n] = (uint8_t)q_heap_class(heap, n);
-    for (size_t i = (least - (least > 0)) >> Q_TABLE_STEP_SHIFT;
-         i <= (most - 1) >> Q_TABLE_STEP_SHIFT; i++)
-        heap->class_of_step[i] = (uint8_t)q_heap_class(heap, (i + 1) << Q_TABLE_STEP_SHIFT);
+    size_t above =
+        first > 0 ? q_classes[first - 1].size : 0; /* sizes of the class lie above this */
+
+    for (unsigned c = first; c <= last; c++) {
+        size_t to = q_classes[c].size, step = above >> Q_TABLE_STEP_SHIFT;
+        int by = (int)(c + (heap->coarse >> c & 1));
+
+        if (above < Q_TABLE_MAX)
+            memset(&heap->class_of[above + 1], by, q_min(to, Q_TABLE_MAX) - above);
+        memset(&heap->class_of_step[step], by, (to >> Q_TABLE_STEP_SHIFT) - step);
+        above = to;
+    }
+    heap->class_of[0] = heap->class_of[1];
 }
 
-/* Every second class serves the sizes of the one below it, too. */
-static void set_coarse(struct q_heap *heap)
+/* Every second class serves the sizes of the one below it, too, but for those that common slabs serve. */
+static void set_coarse(struct q_heap *heap, bool young)
 {
     heap->coarse = 0;
     for (unsigned c = 0; c < Q_LAST_SPACED; c += 2)
-        heap->coarse |= 1ull << c;
-    set_tables(heap, 0, Q_SMALL_MAX);
+        if (!young || q_classes[c].size > Q_YOUNG_SIZE_MAX)
+            heap->coarse |= 1ull << c;
+    set_tables(heap, 0, Q_NR_CLASSES - 1);
     for (unsigned c = 0; c < Q_NR_CLASSES; c++)
         heap->bin[c].patience = 1;
 }
@@ -75,7 +85,7 @@ void q_heap_refine(struct q_heap *heap, unsigned cls)
     if (cls == 0 || (heap->coarse >> (cls - 1) & 1) == 0)
         return;
     heap->coarse &= ~(1ull << (cls - 1));
-    set_tables(heap, cls >= 2 ? q_classes[cls - 2].size + 1 : 0, q_classes[cls - 1].size);
+    set_tables(heap, cls - 1, cls - 1);
 }
 
 static struct q_heap *make_heap(unsigned nid)
@@ -121,7 +131,8 @@ static Q_NOINLINE struct q_heap *first_heap(void)
         heap->nid = (uint8_t)nid;
         heap->tp = q_thread_pointer();
         heap->fast = tp_is_apart(heap->tp);
-        set_coarse(heap);
+        set_coarse(heap, heap->id > Q_YOUNG_FROM);
+        q_young_init(heap, heap->id > Q_YOUNG_FROM);
         heap->live = true;
         heap->hooked = false;
         heap->ticks = 1;
@@ -227,6 +238,7 @@ static void drop_all(struct q_heap *heap)
     for (unsigned i = 0; i < Q_NR_BATCHES; i++)
         q_batch_flush(heap, &heap->batch[i]);
     for (unsigned c = 0; c < Q_NR_CLASSES; c++) {
+        q_young_drop(heap, c);
         drop_current(heap, c);
         while (heap->bin[c].partial != 0) {
             struct q_slab *s = q_slab_at(heap->bin[c].partial);
@@ -243,6 +255,7 @@ static void drop_far(struct q_heap *heap)
     for (unsigned c = 0; c < Q_NR_CLASSES; c++) {
         struct q_bin *bin = &heap->bin[c];
 
+        q_young_drop(heap, c);
         if (bin->current != NULL && !q_policy_wants(q_slab_nid(bin->current)))
             drop_current(heap, c);
         for (uint32_t n = bin->partial; n != 0;) {

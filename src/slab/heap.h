@@ -8,10 +8,12 @@
  *              .partial ---> slab <-> slab        owned, with free objects
  *    batch[] : objects of other heaps' slabs, on their way home
  *
- * A young heap uses every second class only: each class in use costs a page,
- * and a thread with few objects would pay that many times over. Once a class
- * holds so much that rounding up costs more than that, the one below it is
- * opened (q_heap_refine).
+ * Each class in use costs a page, and a heap with few objects would pay that
+ * many times over. So the first objects of a thread come from slabs that all
+ * threads share (young.h). Where that is not done, in the process's first
+ * heaps and for larger objects, a heap uses every second class only; once a
+ * class holds so much that rounding up costs more than that, the one below it
+ * is opened (q_heap_refine).
  *
  * Only the owning thread touches a heap, but for `told` and, after the
  * thread's end, whoever adopts it. While `busy` is set its lists may be in
@@ -47,6 +49,12 @@ struct q_bin {
     uint64_t handed; /* objects moved to the chain, ever */
 };
 
+/* See young.h. */
+struct q_young {
+    uint16_t drawn; /* from common slabs, ever, in units of 16 bytes */
+    uint16_t out;   /* objects of those, less what the heap has freed */
+};
+
 struct q_heap {
     struct q_object *chain[Q_NR_CLASSES];
     uint8_t class_of[Q_TABLE_MAX + 8];                        /* by size; coarse at first */
@@ -78,6 +86,7 @@ struct q_heap {
     uint64_t exited;       /* times this heap changed hands */
     struct q_mag **mags;   /* magazines of object caches by their id; see cache.h */
     uint32_t nr_mags;
+    struct q_young young[Q_NR_CLASSES];
 };
 
 extern struct q_heap q_heap_none;

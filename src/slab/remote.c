@@ -31,13 +31,20 @@ void q_shared_unlock_all(void)
         q_unlock_for_fork(&shared[i].lock);
 }
 
+static uint32_t *head_for(struct q_shared_list *l, const struct q_slab *s)
+{
+    return (s->flags & Q_SLAB_COMMON) != 0 ? &l->common : &l->first;
+}
+
 static void link_shared(struct q_shared_list *l, struct q_slab *s)
 {
+    uint32_t *head = head_for(l, s);
+
     s->prev = 0;
-    s->next = l->first;
-    if (l->first != 0)
-        q_slab_at(l->first)->prev = q_slab_number(s);
-    l->first = q_slab_number(s);
+    s->next = *head;
+    if (*head != 0)
+        q_slab_at(*head)->prev = q_slab_number(s);
+    __atomic_store_n(head, q_slab_number(s), __ATOMIC_RELAXED); /* somebody may peek */
     l->nr++;
 }
 
@@ -46,7 +53,7 @@ static void unlink_shared(struct q_shared_list *l, struct q_slab *s)
     if (s->prev != 0)
         q_slab_at(s->prev)->next = s->next;
     else
-        l->first = s->next;
+        __atomic_store_n(head_for(l, s), s->next, __ATOMIC_RELAXED);
     if (s->next != 0)
         q_slab_at(s->next)->prev = s->prev;
     s->next = s->prev = 0;
@@ -61,7 +68,7 @@ static void unlink_shared(struct q_shared_list *l, struct q_slab *s)
 static void relink_all(void)
 {
     for (unsigned i = 0; i < q_topology.nr_nodes * Q_NR_CLASSES; i++)
-        shared[i].first = shared[i].nr = 0;
+        shared[i].first = shared[i].common = shared[i].nr = 0;
     for (size_t pfn = 0; pfn < q_mem.max_pages; pfn += (size_t)1 << q_slab_order()) {
         if (!q_pfn_online(pfn)) {
             pfn = q_next_section(pfn) - ((size_t)1 << q_slab_order());
@@ -169,15 +176,34 @@ bool q_shared_add(struct q_slab *s, struct q_object *head, struct q_object *tail
     return done;
 }
 
-static struct q_slab *take_from(struct q_shared_list *l, uint16_t owner)
+/* Used by many once, and by few now: worth having, even though others have objects of it. */
+static bool nearly_free(const struct q_slab *s)
+{
+    uint32_t nr = q_remote_count(atomic_load_explicit(&s->remote, memory_order_relaxed));
+
+    return 2u * s->carved >= q_slab_class(s)->objs && 4 * nr >= 3u * s->carved;
+}
+
+/* The slab that a heap may have for its own; the list's lock held. */
+static struct q_slab *first_to_take(const struct q_shared_list *l, bool any)
+{
+    if (l->first != 0)
+        return q_slab_at(l->first);
+    if (l->common != 0 && (any || nearly_free(q_slab_at(l->common))))
+        return q_slab_at(l->common);
+    return NULL;
+}
+
+static struct q_slab *take_from(struct q_shared_list *l, uint16_t owner, bool any)
 {
     uint64_t w, now;
 
-    /* Relaxed peek: missing a slab that is just being added costs nothing. */
-    if (__atomic_load_n(&l->first, __ATOMIC_RELAXED) == 0)
+    /* Relaxed peeks: missing a slab that is just being added costs nothing. */
+    if (__atomic_load_n(&l->first, __ATOMIC_RELAXED) == 0 &&
+        __atomic_load_n(&l->common, __ATOMIC_RELAXED) == 0)
         return NULL;
     q_lock(&l->lock);
-    struct q_slab *s = l->first != 0 ? q_slab_at(l->first) : NULL;
+    struct q_slab *s = first_to_take(l, any);
     if (s != NULL) {
         unlink_shared(l, s);
         w = atomic_load_explicit(&s->remote, memory_order_relaxed);
@@ -219,15 +245,154 @@ void q_shared_reap(struct q_slab *s)
 
 struct q_slab *q_shared_take(unsigned cls, uint16_t owner, bool any_node)
 {
-    struct q_slab *s = take_from(list_of(q_policy_peek(), cls), owner);
+    struct q_slab *s = take_from(list_of(q_policy_peek(), cls), owner, any_node);
 
     if (s != NULL)
         q_policy_nid(); /* that was its turn */
     uint64_t allowed = q_policy_allowed();
     for (unsigned nid = 0; any_node && s == NULL && nid < q_topology.nr_nodes; nid++)
         if ((allowed >> nid & 1) != 0)
-            s = take_from(list_of(nid, cls), owner);
+            s = take_from(list_of(nid, cls), owner, true);
     return s;
+}
+
+/* Cut a list behind its nth object, or its last; *n is how many there are. Returns the rest. */
+static struct q_object *cut(struct q_object *o, uint32_t *n)
+{
+    uint32_t want = *n;
+
+    for (*n = 1; *n < want && o->next != NULL; ++*n)
+        o = o->next;
+    struct q_object *rest = o->next;
+    o->next = NULL;
+    return rest;
+}
+
+/* Put what nobody has had yet on the word of a slab that nobody owns. */
+static void push_rest(struct q_slab *s, struct q_object *rest, uint32_t nr)
+{
+    struct q_object *last = last_of(rest);
+    uint64_t w = atomic_load_explicit(&s->remote, memory_order_relaxed), now;
+
+    do {
+        last->next = q_remote_head(s, w);
+        now = q_remote_make(s, w, rest, q_remote_count(w) + nr, 0);
+        /* Release: the links. */
+    } while (!atomic_compare_exchange_weak_explicit(&s->remote, &w, now, memory_order_release,
+                                                    memory_order_relaxed));
+}
+
+/* Carve a page of a slab that nobody owns, and keep *nr objects of it. NULL: all is carved. */
+static struct q_object *carve_some(struct q_slab *s, uint32_t *nr)
+{
+    uint32_t carved;
+    struct q_object *list = q_slab_carve(s, 1, &carved);
+
+    if (list != NULL) {
+        struct q_object *rest = cut(list, nr);
+        if (rest != NULL)
+            push_rest(s, rest, carved - *nr);
+    }
+    return list;
+}
+
+/*
+ * Take *nr objects or fewer off the word of a shared slab, its list's lock
+ * held. So there is one at a time who pops, others only push: the object that
+ * the word names cannot have come back in between. What is handed out shall not
+ * look free, so its key goes.
+ */
+static struct q_object *pop_some(struct q_slab *s, uint32_t *nr)
+{
+    /* Acquire: the links, and the objects' contents as the freers left them. */
+    uint64_t w = atomic_load_explicit(&s->remote, memory_order_acquire), now;
+    struct q_object *list, *last;
+    uint32_t n;
+
+    do {
+        list = last = q_remote_head(s, w);
+        if (list == NULL)
+            return NULL;
+        for (n = 1; n < q_min(*nr, q_remote_count(w)) && last->next != NULL; n++)
+            last = last->next;
+        now = q_remote_make(s, w, last->next, q_remote_count(w) - n, 0);
+    } while (!atomic_compare_exchange_weak_explicit(&s->remote, &w, now, memory_order_acquire,
+                                                    memory_order_acquire));
+    last->next = NULL;
+    for (struct q_object *o = list; o != NULL; o = o->next)
+        __atomic_store_n(&o->key, 0, __ATOMIC_RELAXED); /* see on_remote_list() */
+    *nr = n;
+    return list;
+}
+
+/* A common slab of which nothing is left leaves the list, until something is freed. That it has no home says that it is common. */
+static void unlink_full(struct q_shared_list *l, struct q_slab *s)
+{
+    uint64_t w = atomic_load_explicit(&s->remote, memory_order_relaxed);
+
+    /* Release: whoever frees first finds the slab as it is. */
+    if (q_remote_count(w) == 0 && s->carved == q_slab_class(s)->objs &&
+        atomic_compare_exchange_strong_explicit(&s->remote, &w,
+                                                q_remote_with_home(w, 0) & ~Q_REMOTE_SHARED,
+                                                memory_order_release, memory_order_relaxed))
+        unlink_shared(l, s);
+}
+
+/* Draw from the first slab of a list, its lock held. */
+static struct q_object *draw_from(struct q_shared_list *l, struct q_slab *s, uint32_t *nr)
+{
+    struct q_object *list = pop_some(s, nr);
+
+    if (list == NULL)
+        list = carve_some(s, nr);
+    if (list == NULL)
+        return NULL;
+    if ((s->flags & Q_SLAB_COMMON) == 0) {
+        unlink_shared(l, s);
+        s->flags = Q_SLAB_COMMON;
+        link_shared(l, s);
+    }
+    unlink_full(l, s);
+    return list;
+}
+
+/* From a new slab. Where the node has no more memory, this is not the time to have slabs for everybody. */
+static struct q_object *draw_new(unsigned cls, uint32_t *nr)
+{
+    struct q_slab *s = q_slab_create(cls, true);
+
+    if (s == NULL)
+        return NULL;
+    if (!q_policy_wants(q_slab_nid(s))) {
+        q_slab_destroy(s);
+        return NULL;
+    }
+    struct q_object *list = carve_some(s, nr);
+    struct q_shared_list *l = list_of(q_slab_nid(s), cls);
+    q_lock(&l->lock);
+    s->flags = Q_SLAB_COMMON;
+    link_shared(l, s);
+    /* Release: whoever frees or takes sees the slab as it is. Until now nobody else knows of it. */
+    atomic_fetch_or_explicit(&s->remote, Q_REMOTE_SHARED, memory_order_release);
+    q_unlock(&l->lock);
+    return list;
+}
+
+struct q_object *q_shared_draw(unsigned cls, uint32_t most, uint32_t *nr)
+{
+    struct q_shared_list *l = list_of(q_policy_peek(), cls);
+    struct q_object *list = NULL;
+
+    *nr = most;
+    q_lock(&l->lock);
+    uint32_t number = l->common;
+    /* One with holes is for an owner, who may fill them. */
+    if (number == 0 && l->first != 0 && q_slab_at(l->first)->holes == 0)
+        number = l->first;
+    if (number != 0)
+        list = draw_from(l, q_slab_at(number), nr);
+    q_unlock(&l->lock);
+    return number != 0 ? list : draw_new(cls, nr);
 }
 
 uint32_t q_shared_count(unsigned cls)

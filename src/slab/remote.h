@@ -14,10 +14,12 @@
  *   S      the slab is on its node's shared list
  *   W      the owner was told that all of the slab may be free
  *   owner  heap that owns the slab; 0: nobody, so the freer may take it
- *   home   heap that filled it last: its frees bring the slab back to it
+ *   home   heap that filled it last: its frees bring the slab back to it; 0 of
+ *          a slab that is full: it is common, and shared again by its first free
  *
- * Pushing is safe from ABA: the list is only ever taken whole, and equal
- * words mean equal head and count, to which a push only prepends.
+ * Pushing is safe from ABA: equal words mean equal head and count, to which a
+ * push only prepends. The list is taken whole, or, of a common slab, in part
+ * by one thread at a time, under the lock of the shared list.
  */
 #ifndef Q_SLAB_REMOTE_H
 #define Q_SLAB_REMOTE_H
@@ -65,11 +67,16 @@ Q_INLINE uint64_t q_remote_with_home(uint64_t w, uint16_t home)
     return (w & ~(0xffffull << 48)) | (uint64_t)home << 48;
 }
 
-/* Slabs of one class that nobody owns and that have free objects: one list per node and class. */
+/*
+ * Slabs of one class that nobody owns and that have free objects, or room for
+ * some: one pair of lists per node and class. Common ones (Q_SLAB_COMMON) are
+ * those that young heaps draw from (young.h); they have no holes.
+ */
 struct q_shared_list {
     struct q_lock lock;
-    uint32_t first; /* slab number; 0: empty */
-    uint32_t nr;
+    uint32_t first;  /* slab number; 0: empty */
+    uint32_t common; /* the same for common slabs */
+    uint32_t nr;     /* of both */
 };
 
 /* Set up the shared lists; false where there is no memory. */
@@ -99,6 +106,14 @@ bool q_shared_add(struct q_slab *s, struct q_object *head, struct q_object *tail
  * memory is short. Its free objects are on its freelist, used is set, nothing is armed. NULL: none.
  */
 struct q_slab *q_shared_take(unsigned cls, uint16_t owner, bool any_node);
+
+/*
+ * A few objects of a common slab, for a heap that is to have no slab of its
+ * own yet: a list of at most `most` objects, *nr of them. Where there is no
+ * common slab, a shared one becomes common, or a new one is made. NULL: there
+ * is no memory, or none on this node.
+ */
+struct q_object *q_shared_draw(unsigned cls, uint32_t most, uint32_t *nr);
 
 /* A slab that nobody owns became empty: take it off its list and destroy it, if that still holds. */
 void q_shared_reap(struct q_slab *s);

@@ -86,7 +86,8 @@ void q_slab_destroy(struct q_slab *s)
     atomic_fetch_sub_explicit(&q_pages_carved,
                               carved_pages(s) - (unsigned)__builtin_popcount(s->holes),
                               memory_order_relaxed);
-    learn_usual(s->cls, carved_pages(s));
+    if (s->carved > 0)
+        learn_usual(s->cls, carved_pages(s));
     q_slab_disarm(s);
     s->in_use = 0;
     /* Relaxed: nobody owns it, whoever looks before the pages are somebody else's, or after. */

@@ -16,6 +16,8 @@
  *   partial   a heap  the heap's         freelist             remote word
  *   full      nobody  -                  remote word; the freer becomes owner
  *   shared    nobody  the node's         remote word
+ *   common    nobody  the node's, unless remote word, until it is empty
+ *                     all is in use
  *   (empty: goes back to the page layer at once)
  *
  * Objects of an owned slab are in one of six places: live; on the owner's
@@ -111,6 +113,7 @@ _Static_assert(sizeof(struct q_slab) == 1 << Q_SLAB_DESC_SHIFT, "found by a shif
 #define Q_SLAB_CURRENT 4
 #define Q_SLAB_AGED 8    /* see holes.h: much of it is free, and was a lap ago, */
 #define Q_SLAB_LOOKED 16 /* and it was looked through since */
+#define Q_SLAB_COMMON 32 /* nobody's, and several young heaps have objects of it; see young.h */
 
 Q_INLINE struct q_slab *q_slab_at(uint32_t number)
 {

@@ -4,10 +4,11 @@
  *   1. the current slab: its freelist, what others freed into it, or the
  *      next page of it
  *   2. a partial slab of this heap
- *   3. a slab of the node that nobody owns
- *   4. a new slab
+ *   3. while the heap is young in the class, a slab that threads share
+ *   4. a slab of the node that nobody owns
+ *   5. a new slab
  *
- * Steps 1 to 4 run with heap->busy set; what a signal handler that interrupts
+ * Steps 1 to 5 run with heap->busy set; what a signal handler that interrupts
  * them may do is decided above this layer (malloc/reserve.h). A thread that
  * has no heap any more is served from the spare heap, under its lock.
  */
@@ -18,6 +19,7 @@
 #include "numa/topology.h"
 #include "slab/holes.h"
 #include "slab/refill.h"
+#include "slab/young.h"
 #include "zone/collapse.h"
 #include "zone/page_alloc.h"
 #include "zone/pageblock.h"
@@ -226,6 +228,8 @@ static bool refill(struct q_heap *heap, unsigned cls)
         reap_told(heap);
         if (q_unlikely(q_topology.cpu_nid != NULL) && heap == q_heap)
             q_heap_follow(heap);
+        if (bin->partial == 0 && q_is_young(heap, cls) && q_young_draw(heap, cls))
+            return true;
         s = next_slab(heap, cls);
         if (s == NULL)
             return false;
@@ -398,10 +402,15 @@ static size_t trim_heap(struct q_heap *heap)
     for (unsigned c = 0; c < Q_NR_CLASSES; c++) {
         struct q_slab *s = heap->bin[c].current;
 
+        q_young_drop(heap, c);
         if (s == NULL)
             continue;
         q_slub_collect(s);
-        if (q_slab_live(s) == q_chain_length(heap->chain[c]))
+        /* Taken in one instruction, as there. */
+        struct q_object *chain = __atomic_exchange_n(&heap->chain[c], NULL, __ATOMIC_RELAXED);
+        bool nothing_live = q_slab_live(s) == q_chain_length(chain);
+        heap->chain[c] = chain;
+        if (nothing_live)
             current_countdown(heap, s, true);
     }
     return q_holes_trim(heap);

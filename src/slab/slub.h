@@ -85,6 +85,12 @@ Q_INLINE bool q_slub_free_quickly(struct q_heap *heap, void *p)
     return owner != 0 && q_slub_free_owned(heap, s, p, owner);
 }
 
+/*
+ * Free a list of nr objects of one slab, from head to tail, on behalf of a
+ * thread that does not own it, or does not want to.
+ */
+void q_slub_push(struct q_slab *s, struct q_object *head, struct q_object *tail, uint32_t nr);
+
 /* Send a batch to its slab. */
 void q_batch_flush(struct q_heap *heap, struct q_batch *b);
 

@@ -13,6 +13,7 @@
 #include "slab/arena.h"
 #include "slab/cache.h"
 #include "slab/slub.h"
+#include "slab/young.h"
 
 static struct q_lock init_lock, spare_lock;
 static struct q_heap *spare; /* serves whoever has no heap */
@@ -60,6 +61,7 @@ static struct q_heap *made(struct q_heap **at, unsigned nid)
             heap->live = heap->hooked = true; /* lives for ever, and belongs to no thread */
             heap->tp = 0;
             heap->home = heap->nid = (uint8_t)nid;
+            q_young_init(heap, false);
             q_heaps[id] = heap;
             atomic_store_explicit(&q_nr_heaps, id, memory_order_release);
             *at = heap;
