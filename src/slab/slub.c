@@ -27,6 +27,7 @@
 #include "zone/vmalloc.h"
 
 #define PATIENCE_MAX 4096u
+#define PATIENCE_PROVEN (Q_PATIENCE_KEEP / 4) /* what is left of it by and by */
 #define REFINE_WASTE (8u << 10) /* about two pages: what a class that is hardly used costs */
 #define TICKS_PER_RECLAIM 256u  /* refills between two looks at rare work, */
 #define TICKS_QUIET 16u         /* where so few of them take QUIET_MS */
@@ -252,8 +253,8 @@ static Q_NOINLINE void do_tick(struct q_heap *heap)
     if (decay)
         heap->nr_ticks = 0;
     for (unsigned c = 0; decay && c < Q_NR_CLASSES; c++)
-        if (heap->bin[c].patience > Q_PATIENCE_KEEP / 4)
-            heap->bin[c].patience = Q_PATIENCE_KEEP / 4;
+        if (heap->bin[c].patience > PATIENCE_PROVEN)
+            heap->bin[c].patience = PATIENCE_PROVEN;
     reap_told(heap);
     q_holes_tick(heap, now, since);
     q_reclaim_tick();
@@ -305,6 +306,17 @@ void *q_slub_alloc(unsigned cls)
     return q_likely(p != NULL) ? p : q_slub_alloc_slowly(cls);
 }
 
+/*
+ * Four times as much after each look; but where few objects make a slab, few
+ * frees have passed between two looks, and it takes as many more.
+ */
+static uint32_t more_patience(uint32_t patience, uint32_t objs)
+{
+    if (patience >= PATIENCE_PROVEN)
+        return 3 * patience;
+    return (uint32_t)q_min(3 * patience, q_max(objs / 4, 1));
+}
+
 /* The current slab seems to be empty, but for what waits on the chain. */
 static void current_countdown(struct q_heap *heap, struct q_slab *s, bool trim)
 {
@@ -324,7 +336,7 @@ static void current_countdown(struct q_heap *heap, struct q_slab *s, bool trim)
         return;
     }
     if (bin->patience < PATIENCE_MAX)
-        bin->patience *= 4;
+        bin->patience += more_patience(bin->patience, q_slab_class(s)->objs);
     if (live == 0) {
         bin->current = NULL;
         s->flags = 0;
