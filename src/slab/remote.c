@@ -325,7 +325,10 @@ static struct q_object *pop_some(struct q_slab *s, uint32_t *nr)
     return list;
 }
 
-/* A common slab of which nothing is left leaves the list, until something is freed. That it has no home says that it is common. */
+/*
+ * A common slab of which nothing is left leaves the list, until something is
+ * freed. That it has no home says that it is common.
+ */
 static void unlink_full(struct q_shared_list *l, struct q_slab *s)
 {
     uint64_t w = atomic_load_explicit(&s->remote, memory_order_relaxed);
@@ -356,7 +359,7 @@ static struct q_object *draw_from(struct q_shared_list *l, struct q_slab *s, uin
     return list;
 }
 
-/* From a new slab. Where the node has no more memory, this is not the time to have slabs for everybody. */
+/* From a new slab. Where the node has no more memory, each draw would make one elsewhere: none then. */
 static struct q_object *draw_new(unsigned cls, uint32_t *nr)
 {
     struct q_slab *s = q_slab_create(cls, true);

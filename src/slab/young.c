@@ -5,8 +5,8 @@
 
 #include "slab/slub.h"
 
-#define DRAW_BYTES                                                                                 \
-    256u /* 512 and 1024: `idle` takes one and four per cent more, in the same time */
+/* With 512 or 1024 `idle` takes one or four per cent more, in the same time. */
+#define DRAW_BYTES 256u
 
 void q_young_init(struct q_heap *heap, bool young)
 {
@@ -16,7 +16,7 @@ void q_young_init(struct q_heap *heap, bool young)
             heap->young[c].drawn = Q_YOUNG_DRAWN;
 }
 
-/* Objects that make DRAW_BYTES or a little more, and whole cache lines: what is next to them is another thread's. */
+/* Objects that make DRAW_BYTES or so, and whole cache lines: what is next to them is another thread's. */
 static uint32_t draw_of(uint32_t size)
 {
     uint32_t n = q_max((DRAW_BYTES + size / 2) / size, 1), lines = Q_CACHELINE / (size & -size);
@@ -59,7 +59,7 @@ static void push(struct q_heap *heap, unsigned cls, struct q_object *list, uint3
     q_slub_push(s, list, o, nr);
 }
 
-/* The chain, if it is of a common slab. Taken in one instruction: a signal handler may pop from it. */
+/* The chain, if of a common slab. Taken in one instruction: a signal handler may pop from it. */
 static struct q_object *take_chain(struct q_heap *heap, unsigned cls)
 {
     if (heap->bin[cls].current != NULL)

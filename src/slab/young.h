@@ -30,8 +30,9 @@
 
 #define Q_YOUNG_FROM 8         /* heaps up to this number are never young */
 #define Q_YOUNG_SIZE_MAX 2048u /* larger objects leave little of a page unused */
-#define Q_YOUNG_DRAWN                                                                              \
-    1024u /* 16 KiB: until a heap has drawn so much of a class, it is young in it */
+
+/* A heap is young in a class until it has drawn so much of it: 16 KiB, in units of 16 bytes. */
+#define Q_YOUNG_DRAWN 1024u
 
 /* A heap begins: young in all classes, or in none. */
 void q_young_init(struct q_heap *heap, bool young);
