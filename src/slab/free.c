@@ -266,16 +266,11 @@ static struct q_object *const *chain_from(struct q_slab *s)
     return &q_heaps[owner]->chain[s->cls];
 }
 
-static uint32_t number_of(const struct q_slab *s, const void *p)
-{
-    return (uint32_t)((size_t)((const char *)p - q_slab_start(s)) / q_slab_class(s)->size);
-}
-
 bool q_slub_is_free(struct q_slab *s, const void *p)
 {
     const struct q_object *o = p;
     struct q_object *const *chain = chain_from(s);
-    uint32_t k = number_of(s, p);
+    uint32_t k = q_slab_index(s, p);
 
     if (q_slab_in_hole(s, (size_t)k * q_slab_class(s)->size))
         return true;

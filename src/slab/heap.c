@@ -53,8 +53,8 @@ static bool tp_is_apart(uintptr_t tp)
 /* Write the tables for the sizes of classes from `first` to `last`. */
 static void set_tables(struct q_heap *heap, unsigned first, unsigned last)
 {
-    size_t above =
-        first > 0 ? q_classes[first - 1].size : 0; /* sizes of the class lie above this */
+    /* The sizes of a class lie above this. */
+    size_t above = first > 0 ? q_classes[first - 1].size : 0;
 
     for (unsigned c = first; c <= last; c++) {
         size_t to = q_classes[c].size, step = above >> Q_TABLE_STEP_SHIFT;

@@ -180,6 +180,12 @@ Q_INLINE bool q_slab_mine(const struct q_slab *s, const void *p, int64_t *key)
     return __builtin_add_overflow((int64_t)h, (int64_t)q_racy_read(&s->span), key);
 }
 
+/* Which object of the slab an address lies in. */
+Q_INLINE uint32_t q_slab_index(const struct q_slab *s, const void *p)
+{
+    return (uint32_t)((size_t)((const char *)p - q_slab_start(s)) / q_slab_class(s)->size);
+}
+
 /* The key of object k. */
 Q_INLINE uint64_t q_slab_key(const struct q_slab *s, uint32_t k)
 {

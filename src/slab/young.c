@@ -42,15 +42,14 @@ bool q_young_draw(struct q_heap *heap, unsigned cls)
 }
 
 /* Give back a chain of nr objects. They look free again. */
-static void push(struct q_heap *heap, unsigned cls, struct q_object *list, uint32_t nr)
+static void return_chain(struct q_heap *heap, unsigned cls, struct q_object *list, uint32_t nr)
 {
     struct q_young *young = &heap->young[cls];
     struct q_slab *s = q_slab_guess(list);
     struct q_object *o = list;
 
     for (;; o = o->next) {
-        o->key =
-            q_slab_key(s, (uint32_t)((size_t)((char *)o - q_slab_start(s)) / q_classes[cls].size));
+        o->key = q_slab_key(s, q_slab_index(s, o));
         if (o->next == NULL)
             break;
     }
@@ -76,7 +75,7 @@ void q_young_freed(struct q_heap *heap, unsigned cls)
     struct q_object *list = take_chain(heap, cls);
     uint32_t nr = q_chain_length(list);
     if (nr > 0 && young->out <= nr)
-        push(heap, cls, list, nr);
+        return_chain(heap, cls, list, nr);
     else if (nr > 0)
         heap->chain[cls] = list;
 }
@@ -86,5 +85,5 @@ void q_young_drop(struct q_heap *heap, unsigned cls)
     struct q_object *list = take_chain(heap, cls);
 
     if (list != NULL)
-        push(heap, cls, list, q_chain_length(list));
+        return_chain(heap, cls, list, q_chain_length(list));
 }

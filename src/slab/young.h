@@ -16,10 +16,13 @@
  *
  * Invariants: a chain that is not empty belongs to the class's current slab,
  * or, where there is none, to one common slab: a heap draws only when the
- * chain is empty. `out` is at least the number of drawn objects that are not
- * free, less those that other threads have freed; as soon as it is no more
- * than the chain has, nothing is in use as far as this heap can tell, and the
- * chain goes back: an idle thread that has freed everything holds nothing.
+ * chain is empty.
+ *
+ * `out` is what the heap has drawn and not freed, a guess where threads free
+ * each other's objects. Once it is no more than the chain has, nothing seems to
+ * be in use, and the chain goes back: an idle thread that has freed everything
+ * holds nothing. Wrong, it costs a draw more, or leaves a chain that keeps its
+ * slab in being.
  *
  * Who: the owner, heap->busy set.
  */

@@ -94,7 +94,7 @@ static const unsigned char *row(unsigned int seed, size_t number)
 {
     static unsigned char sevens[2 * ROW];
 
-    if (sevens[1] == 0) /* several threads write the same */
+    if (__atomic_load_n(&sevens[1], __ATOMIC_ACQUIRE) == 0) /* several threads write the same */
         for (size_t i = sizeof(sevens); i-- > 0;)
             __atomic_store_n(&sevens[i], (unsigned char)(7 * i), __ATOMIC_RELEASE);
     return sevens + (seed + number) * SEVENTH % ROW;
@@ -127,10 +127,10 @@ uint64_t conform_random(uint64_t *state)
     return x ^ (x >> 31);
 }
 
-size_t conform_resident(void)
+/* Pages of memory that are there, and how many of them are files'. */
+static bool count_pages(unsigned long *resident, unsigned long *of_files)
 {
     char text[128];
-    unsigned long total = 0, resident = 0;
     int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
     ssize_t got = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
 
@@ -138,13 +138,25 @@ size_t conform_resident(void)
         close(fd);
     }
     if (got <= 0) {
-        return 0;
+        return false;
     }
     text[got] = '\0';
-    if (sscanf(text, "%lu %lu", &total, &resident) != 2) {
-        return 0;
-    }
-    return resident * (size_t)sysconf(_SC_PAGESIZE);
+    return sscanf(text, "%*u %lu %lu", resident, of_files) == 2;
+}
+
+size_t conform_resident(void)
+{
+    unsigned long resident, of_files;
+
+    return count_pages(&resident, &of_files) ? resident * (size_t)sysconf(_SC_PAGESIZE) : 0;
+}
+
+size_t conform_anonymous(void)
+{
+    unsigned long resident, of_files;
+
+    return count_pages(&resident, &of_files) ? (resident - of_files) * (size_t)sysconf(_SC_PAGESIZE)
+                                             : 0;
 }
 
 bool conform_child_ok(int pid, const char *what)

@@ -50,8 +50,12 @@ bool conform_intact(const void *block, size_t size, unsigned int seed);
 /* A small, fast, repeatable random number generator. */
 uint64_t conform_random(uint64_t *state);
 
-/* Resident bytes of this process. */
+/*
+ * Resident bytes of this process; and those that are no file's, so without the code that happens to be
+ * touched meanwhile, some 64 KiB at a time.
+ */
 size_t conform_resident(void);
+size_t conform_anonymous(void);
 
 /* Waits for a child; true if it exited with 0, else reports how it ended. */
 bool conform_child_ok(int pid, const char *what);

@@ -30,13 +30,13 @@ static void make(struct crowd *c, size_t size)
     c->at = calloc(c->nr, sizeof(*c->at));
     REQUIRE(c->at != NULL);
     memset(c->at, 0xff, c->nr * sizeof(*c->at));
-    c->before = conform_resident();
+    c->before = conform_anonymous();
     for (size_t i = 0; i < c->nr; i++) {
         c->at[i] = malloc(size);
         REQUIRE(c->at[i] != NULL);
         conform_fill(c->at[i], size, (unsigned int)i);
     }
-    c->full = conform_resident();
+    c->full = conform_anonymous();
 }
 
 static void drop(struct crowd *c, size_t i)
@@ -88,13 +88,13 @@ static const size_t sizes[] = {16, 48, 100, 512, 1000, 2048, 3000, 5000, 9000, 2
 /* All but one part in so many has gone. */
 static bool gone(const struct crowd *c, size_t part)
 {
-    return conform_resident() < c->before + (c->full - c->before) / part;
+    return conform_anonymous() < c->before + (c->full - c->before) / part;
 }
 
 static void must_be_gone(const struct crowd *c, size_t part)
 {
     CHECK(gone(c, part), "size %zu: %zu, full %zu, now %zu", c->size, c->before, c->full,
-          conform_resident());
+          conform_anonymous());
 }
 
 static void case_trim(void)
@@ -151,10 +151,10 @@ static void case_filled_again(void)
             fill_up(&c);
             check(&c);
             if (round == 0)
-                full = conform_resident();
+                full = conform_anonymous();
         }
-        CHECK(conform_resident() < full + full / 8, "size %zu: grown from %zu to %zu", sizes[i],
-              full, conform_resident());
+        CHECK(conform_anonymous() < full + full / 8, "size %zu: grown from %zu to %zu", sizes[i],
+              full, conform_anonymous());
         drop_all(&c);
     }
 }
@@ -182,7 +182,7 @@ static void case_others_free(void)
         REQUIRE(pthread_create(&thread, NULL, drop_by_another, &c) == 0);
         pthread_join(thread, NULL);
         malloc_trim(0);
-        must_be_gone(&c, 6);
+        must_be_gone(&c, 16);
         free(c.at);
     }
 }
@@ -214,7 +214,7 @@ static void case_left_behind(void)
         check(&c);
         drop_by_another(&c);
         malloc_trim(0);
-        must_be_gone(&c, 6);
+        must_be_gone(&c, 16);
         free(c.at);
     }
 }

@@ -117,10 +117,10 @@ static void case_memory(void)
 
     start(make_and_drop);
     pthread_barrier_wait(&made);
-    before = conform_resident();
+    before = conform_anonymous();
     pthread_barrier_wait(&go_on);
     pthread_barrier_wait(&made);
-    full = conform_resident();
+    full = conform_anonymous();
     for (unsigned int i = 0; i < THREADS; i++)
         bytes += workers[i].bytes;
     /* heap, rest of what was drawn, rounding; a page for each class would be 100 KiB and more */
@@ -129,8 +129,8 @@ static void case_memory(void)
     pthread_barrier_wait(&go_on);
     pthread_barrier_wait(&done);
     malloc_trim(0);
-    after = conform_resident();
-    CHECK(after < before + (size_t)THREADS * 16 * KIB, "%zu bytes remain of %zu", after - before,
+    after = conform_anonymous();
+    CHECK(after < before + (size_t)THREADS * 12 * KIB, "%zu bytes remain of %zu", after - before,
           full - before);
     pthread_barrier_wait(&go_on);
     end();
