@@ -222,6 +222,17 @@ static struct q_slab *take_from(struct q_shared_list *l, uint16_t owner, bool an
     return s;
 }
 
+/*
+ * Is s, whose word was read before and under this class's lock, a slab of it
+ * that nobody owns? Only if so do in_use and cls keep still, and then they say so.
+ */
+static bool still_shared(const struct q_slab *s, unsigned cls, uint64_t w)
+{
+    return (w & Q_REMOTE_SHARED) != 0 && q_remote_owner(w) == 0 &&
+           __atomic_load_n(&s->in_use, __ATOMIC_RELAXED) != 0 &&
+           __atomic_load_n(&s->cls, __ATOMIC_RELAXED) == cls;
+}
+
 void q_shared_reap(struct q_slab *s)
 {
     unsigned cls = __atomic_load_n(&s->cls, __ATOMIC_RELAXED);
@@ -232,8 +243,7 @@ void q_shared_reap(struct q_slab *s)
     q_lock(&l->lock);
     /* Acquire: all frees are done before the memory goes. Under the lock a shared slab stays shared. */
     uint64_t w = atomic_load_explicit(&s->remote, memory_order_acquire);
-    if (s->in_use && s->cls == cls && (w & Q_REMOTE_SHARED) != 0 && q_remote_owner(w) == 0 &&
-        q_remote_count(w) + q_slab_absent(s) == s->carved) {
+    if (still_shared(s, cls, w) && q_remote_count(w) + q_slab_absent(s) == s->carved) {
         unlink_shared(l, s);
         atomic_store_explicit(&s->remote, 0, memory_order_relaxed);
         empty = true;

@@ -54,8 +54,8 @@ static struct {
     size_t offset;          /* in the mapping */
     unsigned done;          /* pieces collapsed in this walk */
     unsigned stretches;
-    bool unable; /* no pagemap */
-    bool asks;   /* the kernel does not collapse when told: leave it to its own time */
+    _Atomic bool unable; /* no pagemap; read by all */
+    bool asks;           /* the kernel does not collapse when told: leave it to its own time */
 } walk;
 
 /* Full, all of it in memory, and nobody else's. */
@@ -113,22 +113,26 @@ static bool mark_block(struct q_zone *zone, size_t pfn)
     return done;
 }
 
-/* Free pages that hold no memory yet would, and under a limit that has to be counted. */
-static bool makes_more(size_t pfn)
+/*
+ * Nearly full, as far as one sees without the lock. And under a limit full of
+ * memory: what free pages do not hold yet would have to be counted.
+ */
+static bool looks_full(const struct q_pageblock *block)
 {
-    const struct q_pageblock *block = q_pageblock_of(pfn);
+    unsigned nr_free = __atomic_load_n(&block->nr_free, __ATOMIC_RELAXED);
+    unsigned nr_dirty = __atomic_load_n(&block->nr_dirty, __ATOMIC_RELAXED);
 
-    return q_opt.limit != 0 && block->nr_free != block->nr_dirty;
+    return nr_free <= (1u << q_pageblock_order()) / 16 &&
+           (q_opt.limit == 0 || nr_free == nr_dirty);
 }
 
 static bool look_at_block(int fd, struct q_zone *zone, size_t pfn)
 {
-    size_t nr = (size_t)1 << q_pageblock_order();
     uintptr_t at = (uintptr_t)q_pfn_to_virt(pfn);
 
     /* Advice for a part would cut the mapping of a file into pieces. */
-    if (q_linear != NULL || q_pageblock_of(pfn)->nr_free > nr / 16 || makes_more(pfn) ||
-        !worth_it(fd, at) || !mark_block(zone, pfn))
+    if (q_linear != NULL || !looks_full(q_pageblock_of(pfn)) || !worth_it(fd, at) ||
+        !mark_block(zone, pfn))
         return true;
     return collapse(at);
 }
@@ -139,7 +143,7 @@ static struct q_zone *this_zone(size_t *from, size_t *to)
     struct q_zone *zone = &q_nodes[walk.zone / Q_NR_ZONES]->zones[walk.zone % Q_NR_ZONES];
 
     *from = zone->start_pfn;
-    *to = zone->frontier;
+    *to = __atomic_load_n(&zone->frontier, __ATOMIC_RELAXED);
     if (q_mem.sparse) { /* all zones are in one stretch of frames: it is walked once */
         *from = q_mem.first_section << Q_SECTION_ORDER;
         *to = walk.zone == 0 ? q_mem.end_section << Q_SECTION_ORDER : 0;
@@ -237,7 +241,8 @@ static bool wanted(void)
 {
     size_t carved = atomic_load_explicit(&q_pages_carved, memory_order_relaxed);
 
-    return q_opt.huge != Q_HUGE_OFF && !q_mem.thp_never && !q_any_held() && !walk.unable &&
+    return q_opt.huge != Q_HUGE_OFF && !q_mem.thp_never && !q_any_held() &&
+           !atomic_load_explicit(&walk.unable, memory_order_relaxed) &&
            carved << q_page_shift >= Q_HUGE_FROM_BYTES;
 }
 
@@ -253,7 +258,9 @@ void q_collapse_tick(void)
     long fd = q_arch_syscall6(SYS_openat, AT_FDCWD, (long)"/proc/self/pagemap",
                               O_RDONLY | O_CLOEXEC, 0, 0, 0);
     uint32_t pause = ROUND_PAUSE_MS;
-    walk.unable = fd < 0 && fd != -EMFILE && fd != -ENFILE;
+    /* Relaxed: who does not see it yet tries once more. */
+    atomic_store_explicit(&walk.unable, fd < 0 && fd != -EMFILE && fd != -ENFILE,
+                          memory_order_relaxed);
     if (fd >= 0) {
         pause = spend((int)fd, now - after);
         q_arch_syscall6(SYS_close, fd, 0, 0, 0, 0, 0);
