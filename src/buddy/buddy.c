@@ -11,6 +11,8 @@ static void list_block(struct q_buddy *b, struct q_page *page, unsigned order, u
     page->order = (uint8_t)order;
     page->list = (uint8_t)list;
     page->nr = 0;
+    if ((list & 1) == 0) /* of fresh ones nobody asks, and their map may be fresh as well */
+        page[((size_t)1 << order) - 1].order = (uint8_t)order;
     /* Compiler only: see the last invariant. */
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
     q_page_set_type(page, Q_PAGE_BUDDY);
@@ -62,8 +64,29 @@ unsigned q_buddy_free(struct q_buddy *b, struct q_page *page, size_t pfn, unsign
     return order;
 }
 
+/* List one half of a used block, and return the other: the one that holds memory, where only one does. */
+static struct q_page *split(struct q_buddy *b, struct q_page *page, unsigned order, unsigned list,
+                            q_is_fresh_fn *is_fresh)
+{
+    struct q_page *rest = page + ((size_t)1 << order);
+
+    if ((list & 1) == 0 && is_fresh != NULL) {
+        if (is_fresh(rest, order)) {
+            list |= 1;
+        } else if (is_fresh(page, order)) {
+            struct q_page *used = rest;
+            rest = page;
+            page = used;
+            list |= 1;
+        }
+    }
+    list_block(b, rest, order, list, false);
+    return page;
+}
+
 /* Take the smallest block that fits off one kind of list, and split it. */
-static struct q_page *alloc_from(struct q_buddy *b, unsigned order, unsigned list)
+static struct q_page *alloc_from(struct q_buddy *b, unsigned order, unsigned list,
+                                 q_is_fresh_fn *is_fresh)
 {
     for (unsigned have = order; have <= Q_MAX_ORDER; have++) {
         struct q_list *head = &b->area[have].free_list[list];
@@ -72,20 +95,20 @@ static struct q_page *alloc_from(struct q_buddy *b, unsigned order, unsigned lis
             continue;
         struct q_page *page = q_container_of(head->next, struct q_page, lru);
         q_buddy_remove(b, page);
-        while (have > order) {
-            have--;
-            list_block(b, page + ((size_t)1 << have), have, list, false);
-        }
+        while (have > order)
+            page = split(b, page, --have, list, is_fresh);
+        page->list = (uint8_t)list;
         return page;
     }
     return NULL;
 }
 
-struct q_page *q_buddy_alloc(struct q_buddy *b, unsigned order, enum q_mobility mobility)
+struct q_page *q_buddy_alloc(struct q_buddy *b, unsigned order, enum q_mobility mobility,
+                             q_is_fresh_fn *is_fresh)
 {
-    struct q_page *page = alloc_from(b, order, q_list_index(mobility, false));
+    struct q_page *page = alloc_from(b, order, q_list_index(mobility, false), is_fresh);
 
-    return page != NULL ? page : alloc_from(b, order, q_list_index(mobility, true));
+    return page != NULL ? page : alloc_from(b, order, q_list_index(mobility, true), is_fresh);
 }
 
 struct q_page *q_buddy_largest(struct q_buddy *b, unsigned min_order, enum q_mobility mobility)

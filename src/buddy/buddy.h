@@ -14,13 +14,16 @@
  * Within a mobility, blocks that hold memory already ("used") and blocks that
  * do not ("fresh") are on lists of their own, and used ones of any order go
  * first: taking a fresh one costs page faults and memory. A block that merges
- * from both counts as used; so do both halves when it is split again.
+ * from both counts as used. When it is split again, the owner of the pages is
+ * asked what the halves hold, where he can tell (q_is_fresh_fn).
  *
  * Invariants:
  *  - a free block of order k starts at a pfn that is a multiple of 2^k, its
  *    head has type Q_PAGE_BUDDY and order k, and it is on exactly one list;
  *  - two buddies of the same order below the highest are never both free:
  *    freeing merges them at once;
+ *  - the last page of a used block has the block's order, too: whoever comes
+ *    from behind finds the head (boundary tags: Knuth, vol. 1, 2.5);
  *  - nr_free_pages is the sum over areas of nr_free << order;
  *  - a block is listed after its order and type were written, and its type is
  *    cleared after it was unlisted: what a fork finds in between can be listed
@@ -68,12 +71,18 @@ struct q_free_how {
 unsigned q_buddy_free(struct q_buddy *b, struct q_page *page, size_t pfn, unsigned order,
                       struct q_free_how how);
 
+/* Whether none of the 2^order pages from page on, which are free, holds memory. */
+typedef bool q_is_fresh_fn(const struct q_page *page, unsigned order);
+
 /*
  * Take a block of 2^order pages from the lists of this mobility: the smallest
- * that fits, split down; the halves not needed go back to the lists. NULL
- * where there is none. The result's head has type Q_PAGE_NONE.
+ * that fits, split down; the halves not needed go back to the lists, and where
+ * is_fresh (NULL: nobody) can tell, it is a half with memory that is kept.
+ * NULL where there is none. The result's head has type Q_PAGE_NONE, and in
+ * page->list where it came from.
  */
-struct q_page *q_buddy_alloc(struct q_buddy *b, unsigned order, enum q_mobility mobility);
+struct q_page *q_buddy_alloc(struct q_buddy *b, unsigned order, enum q_mobility mobility,
+                             q_is_fresh_fn *is_fresh);
 
 /*
  * The largest free block of at least min_order on the lists of this mobility,

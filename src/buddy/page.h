@@ -50,7 +50,7 @@ enum q_mobility {
 
 struct q_page {
     uint8_t type;      /* enum q_page_type */
-    uint8_t order;     /* BUDDY, PCP, SLAB: log2 of the pages in the block */
+    uint8_t order;     /* BUDDY, PCP, SLAB: log2 of the pages in the block; see also buddy.h */
     uint8_t list;      /* BUDDY: which free list, see buddy.h */
     uint8_t flags;     /* SLAB, RUN: Q_PAGE_MOVED */
     uint32_t nr;       /* RUN, SLAB: pages; PCP: leading pages that were written */

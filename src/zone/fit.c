@@ -46,20 +46,17 @@ static bool is_used(const struct q_page *page)
     return q_page_is_free(page) && (page->list & 1) == 0;
 }
 
-/* The length of such a block that ends before page, or 0. */
+/* The length of such a block that ends before page, or 0. Its last page knows its order. */
 static size_t block_before(const struct q_page *page)
 {
-    size_t pfn = q_page_to_pfn(page);
+    /* Relaxed: what is there may be on some CPU's list, and then does not count. */
+    unsigned order = __atomic_load_n(&page[-1].order, __ATOMIC_RELAXED);
+    size_t nr = (size_t)1 << order;
 
-    /* Its head is at a multiple of its length, and so is its end. */
-    for (unsigned order = 0; order < Q_MAX_ORDER && (pfn & (((size_t)1 << order) - 1)) == 0;
-         order++) {
-        const struct q_page *head = page - ((size_t)1 << order);
-
-        if (is_used(head) && head->order == order)
-            return (size_t)1 << order;
-    }
-    return 0;
+    if (order >= Q_MAX_ORDER || (q_page_to_pfn(page) & (nr - 1)) != 0)
+        return 0; /* of an earlier block */
+    const struct q_page *head = page - nr;
+    return is_used(head) && head->order == order ? nr : 0;
 }
 
 /* Pages in a row. */

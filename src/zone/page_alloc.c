@@ -145,7 +145,8 @@ struct q_page *q_zone_take(struct q_zone *zone, unsigned order, size_t nr, enum 
     struct q_page *page;
 
     q_zone_settle(zone);
-    while ((page = q_buddy_alloc(&zone->buddy, order, mobility)) == NULL) {
+    while ((page = q_buddy_alloc(&zone->buddy, order, mobility,
+                                 q_pageblock_is_fresh)) == NULL) {
         if (!steal_whole(zone, mobility) && !cut_frontier(zone, mobility) &&
             !steal_part(zone, order, mobility))
             return NULL;

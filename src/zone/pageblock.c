@@ -113,6 +113,20 @@ static unsigned written_end(const struct span *s)
     return 0;
 }
 
+bool q_pageblock_is_fresh(const struct q_page *page, unsigned order)
+{
+    size_t pfn = q_page_to_pfn(page), nr = (size_t)1 << order;
+
+    while (nr > 0) {
+        struct span s = next_span(&pfn, &nr);
+
+        /* In a huge page all of it holds memory, once one page does. */
+        if (s.block->nr_dirty > 0 && (s.block->huge || written_end(&s) > 0))
+            return false;
+    }
+    return true;
+}
+
 /* Pages that hold nothing are given out, where some that did were given back a moment ago. */
 static void note_missed(struct q_zone *zone, size_t fresh)
 {

@@ -24,6 +24,9 @@ void q_pageblock_freed(struct q_zone *zone, size_t pfn, size_t nr, size_t writte
 /* Pages [pfn, pfn + nr) stop being free. Returns how many of them, up to the last that may not be zero. */
 size_t q_pageblock_taken(struct q_zone *zone, size_t pfn, size_t nr);
 
+/* Whether no page of a free block, or of a part of one, holds memory. A q_is_fresh_fn. */
+bool q_pageblock_is_fresh(const struct q_page *page, unsigned order);
+
 /* All free written pages of [pfn, pfn + nr), which lies in one block, were given back: they are zero. */
 void q_pageblock_cleaned(struct q_zone *zone, size_t pfn, size_t nr);
 

@@ -213,7 +213,7 @@ static struct q_page *take(enum q_special kind, unsigned order, size_t nr, size_
 
     *error = 0;
     q_lock(&zone->lock);
-    while ((page = q_buddy_alloc(&zone->buddy, order, Q_UNMOVABLE)) == NULL && *error == 0)
+    while ((page = q_buddy_alloc(&zone->buddy, order, Q_UNMOVABLE, NULL)) == NULL && *error == 0)
         *error = -add_section(kind);
     if (page != NULL) {
         const struct q_section *s = q_special_section(page);

@@ -184,7 +184,7 @@ static void random_alloc(struct rng *r)
     bool is_fresh;
     unsigned from = smallest_fit(order, m, &is_fresh);
     size_t count = from < Q_NR_ORDERS ? buddy.area[from].nr_free : 0;
-    struct q_page *page = q_buddy_alloc(&buddy, order, m);
+    struct q_page *page = q_buddy_alloc(&buddy, order, m, NULL);
 
     must_eq(page != NULL, from < Q_NR_ORDERS);
     if (page == NULL)
@@ -305,7 +305,7 @@ Test(buddy, split_leaves_one_half_of_every_order)
 {
     q_buddy_free(&buddy, pages, FIRST_PFN, Q_MAX_ORDER,
                  (struct q_free_how){.mobility = Q_UNMOVABLE});
-    struct q_page *page = q_buddy_alloc(&buddy, 0, Q_UNMOVABLE);
+    struct q_page *page = q_buddy_alloc(&buddy, 0, Q_UNMOVABLE, NULL);
 
     must(page == pages);
     for (unsigned o = 0; o < Q_MAX_ORDER; o++)
@@ -323,20 +323,20 @@ Test(buddy, head_is_taken_first_tail_last)
         q_buddy_free(&buddy, pages + i, FIRST_PFN + i, 0,
                      (struct q_free_how){.mobility = Q_MOVABLE, .to_tail = i >= 4});
     /* 0 and 2 went to the head, 4 and 6 to the tail: 2 0 4 6. */
-    must(q_buddy_alloc(&buddy, 0, Q_MOVABLE) == pages + 2);
-    must(q_buddy_alloc(&buddy, 0, Q_MOVABLE) == pages + 0);
-    must(q_buddy_alloc(&buddy, 0, Q_MOVABLE) == pages + 4);
-    must(q_buddy_alloc(&buddy, 0, Q_MOVABLE) == pages + 6);
-    must(q_buddy_alloc(&buddy, 0, Q_MOVABLE) == NULL);
+    must(q_buddy_alloc(&buddy, 0, Q_MOVABLE, NULL) == pages + 2);
+    must(q_buddy_alloc(&buddy, 0, Q_MOVABLE, NULL) == pages + 0);
+    must(q_buddy_alloc(&buddy, 0, Q_MOVABLE, NULL) == pages + 4);
+    must(q_buddy_alloc(&buddy, 0, Q_MOVABLE, NULL) == pages + 6);
+    must(q_buddy_alloc(&buddy, 0, Q_MOVABLE, NULL) == NULL);
 }
 
 Test(buddy, other_mobilities_are_left_alone)
 {
     q_buddy_free(&buddy, pages, FIRST_PFN, 3, (struct q_free_how){.mobility = Q_MOVABLE});
-    must(q_buddy_alloc(&buddy, 0, Q_UNMOVABLE) == NULL);
-    must(q_buddy_alloc(&buddy, 0, Q_RECLAIMABLE) == NULL);
-    must(q_buddy_alloc(&buddy, 4, Q_MOVABLE) == NULL);
-    must(q_buddy_alloc(&buddy, 3, Q_MOVABLE) == pages);
+    must(q_buddy_alloc(&buddy, 0, Q_UNMOVABLE, NULL) == NULL);
+    must(q_buddy_alloc(&buddy, 0, Q_RECLAIMABLE, NULL) == NULL);
+    must(q_buddy_alloc(&buddy, 4, Q_MOVABLE, NULL) == NULL);
+    must(q_buddy_alloc(&buddy, 3, Q_MOVABLE, NULL) == pages);
 }
 
 /* A block that holds memory goes before a fresh one, even if it is larger and must be split. */
@@ -346,9 +346,35 @@ Test(buddy, used_before_fresh)
                  (struct q_free_how){.mobility = Q_MOVABLE, .fresh = true});
     q_buddy_free(&buddy, pages + 16, FIRST_PFN + 16, 4, (struct q_free_how){.mobility = Q_MOVABLE});
     for (size_t i = 16; i < 32; i++)
-        must(q_buddy_alloc(&buddy, 0, Q_MOVABLE) >= pages + 16);
-    must(q_buddy_alloc(&buddy, 0, Q_MOVABLE) == pages);
-    must(q_buddy_alloc(&buddy, 0, Q_MOVABLE) == NULL);
+        must(q_buddy_alloc(&buddy, 0, Q_MOVABLE, NULL) >= pages + 16);
+    must(q_buddy_alloc(&buddy, 0, Q_MOVABLE, NULL) == pages);
+    must(q_buddy_alloc(&buddy, 0, Q_MOVABLE, NULL) == NULL);
+}
+
+/* Of the 64 pages from `pages` on, only number 37 holds memory. */
+static bool but_for_one(const struct q_page *page, unsigned order)
+{
+    size_t at = (size_t)(page - pages);
+
+    return at > 37 || at + ((size_t)1 << order) <= 37;
+}
+
+/* Splitting a block that merged from both kinds gives the memory first, and keeps the rest apart. */
+Test(buddy, split_tells_fresh_from_used)
+{
+    q_buddy_free(&buddy, pages, FIRST_PFN, 6, (struct q_free_how){.mobility = Q_MOVABLE});
+    must(q_buddy_alloc(&buddy, 0, Q_MOVABLE, but_for_one) == pages + 37);
+    for (unsigned order = 0; order < 6; order++) {
+        must_eq(buddy.area[order].nr_free, 1);
+        must(!q_list_empty(&buddy.area[order].free_list[q_list_index(Q_MOVABLE, true)]));
+    }
+    q_buddy_verify(&buddy);
+    /* What has memory again merges with the rest, and is found again. */
+    q_buddy_free(&buddy, pages + 37, FIRST_PFN + 37, 0, (struct q_free_how){.mobility = Q_MOVABLE});
+    must_eq(buddy.area[6].nr_free, 1);
+    must(q_buddy_alloc(&buddy, 2, Q_MOVABLE, but_for_one) == pages + 36);
+    /* Nothing but fresh ones is left: the smallest that fits. */
+    must(q_buddy_alloc(&buddy, 2, Q_MOVABLE, but_for_one) == pages + 32);
 }
 
 /* Any range is cut into the fewest aligned blocks, and what is freed so can be had again. */
