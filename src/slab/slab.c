@@ -8,6 +8,7 @@
 #include "zone/page_alloc.h"
 
 #define CARVE_BYTES 4096u
+#define CARVE_AT_ONCE 8u /* objects, where no page is touched for them */
 
 struct q_slab *q_slab_of(const void *p)
 {
@@ -132,20 +133,32 @@ static void populate(struct q_slab *s, size_t to, unsigned ahead)
         refused = true;
 }
 
+/*
+ * How many objects to carve: up to the end of the page, so that the next page
+ * is touched only when it is needed; a few more where the pages are there.
+ */
+static uint32_t carve_count(const struct q_slab *s)
+{
+    const struct q_class *k = q_slab_class(s);
+    size_t from = (size_t)s->carved * k->size;
+    size_t there = (size_t)q_slab_page(s)->private << q_page_shift;
+    size_t n = CARVE_BYTES / k->size;
+
+    if (n > 1)
+        n = (CARVE_BYTES - (from & (CARVE_BYTES - 1))) / k->size;
+    if (n < CARVE_AT_ONCE && there > from)
+        n = q_max(n, q_min((there - from) / k->size, CARVE_AT_ONCE));
+    return (uint32_t)q_min(q_max(n, 1), k->objs - s->carved);
+}
+
 struct q_object *q_slab_carve(struct q_slab *s, unsigned ahead, uint32_t *nr)
 {
     const struct q_class *k = q_slab_class(s);
-    uint32_t left = k->objs - s->carved, n = CARVE_BYTES / k->size;
     char *at = q_slab_start(s) + (size_t)s->carved * k->size;
 
-    if (left == 0)
+    if (s->carved == k->objs)
         return NULL;
-    /* Up to the end of the page, so that the next page is touched only when it is needed. */
-    if (n > 1) {
-        size_t to_end = CARVE_BYTES - ((uintptr_t)at & (CARVE_BYTES - 1));
-        n = (uint32_t)q_max(to_end / k->size, 1);
-    }
-    n = (uint32_t)q_min(q_max(n, 1), left);
+    uint32_t n = carve_count(s);
     populate(s, q_min((size_t)(s->carved + n) * k->size, Q_SLAB_SIZE), ahead);
     struct q_object *first = (struct q_object *)at, *o = first;
     for (uint32_t i = 1; i < n; i++) {

@@ -31,6 +31,14 @@ static uint64_t span_mask(const struct span *s, unsigned w)
     return (to == 64 ? ~0ull : (1ull << to) - 1) & ~((1ull << from) - 1);
 }
 
+/* How many bits that is. */
+static unsigned mask_width(const struct span *s, unsigned w)
+{
+    unsigned from = s->first > w * 64 ? s->first - w * 64 : 0;
+
+    return (unsigned)q_min(s->first + s->nr - w * 64, 64) - from;
+}
+
 static unsigned first_word(const struct span *s)
 {
     return s->first / 64;
@@ -46,11 +54,11 @@ static unsigned count_written(const struct span *s)
     unsigned n = 0;
 
     for (unsigned w = first_word(s); w <= last_word(s); w++) {
-        uint64_t bits = s->block->written[w] & span_mask(s, w);
+        uint64_t mask = span_mask(s, w), bits = s->block->written[w] & mask;
 
         /* Mostly all or nothing; without an instruction for it, counting takes longer. */
-        if (bits == ~0ull)
-            n += 64;
+        if (bits == mask)
+            n += mask_width(s, w);
         else if (bits != 0)
             n += (unsigned)__builtin_popcountll(bits);
     }
