@@ -16,7 +16,7 @@
 #include "zone/page_ref.h"
 #include "zone/vmalloc.h"
 
-#define MAP_ON_GROWTH ((size_t)256 << 10)
+#define MAP_ON_GROWTH ((size_t)256 << 10) /* twice that where the block can grow in place */
 
 bool q_shrink_failed;
 
@@ -193,8 +193,11 @@ size_t q_usable(const void *p, const char *caller)
     return size;
 }
 
-/* Large blocks change their length where they are, or by moving page tables. NULL: copy instead. */
-static void *resize_in_place(void *p, size_t have, size_t n)
+/*
+ * Large blocks change their length where they are, or by moving page tables;
+ * up to `most` bytes where they are runs. NULL: copy instead.
+ */
+static void *resize_in_place(void *p, size_t n, size_t most)
 {
     struct q_page *run;
 
@@ -209,20 +212,30 @@ static void *resize_in_place(void *p, size_t have, size_t n)
             q_shrink_run(run, nr);
             return p;
         }
-        return q_grow_run(run, nr) ? p : NULL;
+        return n < most && q_grow_run(run, nr) ? p : NULL;
     }
     return n >= MAP_ON_GROWTH / 2 ? q_vrealloc(p, n) : NULL;
 }
 
 /*
- * A block that grew so far is likely to grow on: in a mapping of its own
- * that costs no copy, and leaves nothing behind.
+ * A new length without q_alloc(): where the block is, unless it is `fixed`; or
+ * in a mapping of its own, since one that grew so far is likely to grow on,
+ * and there that costs no copy and leaves nothing behind. *copy: it is to be
+ * copied to what is returned. NULL: neither can be had.
  */
-static void *alloc_to_grow(size_t n, size_t have)
+static void *resize(void *p, size_t have, size_t n, bool fixed, bool *copy)
 {
+    void *now = fixed ? NULL : resize_in_place(p, n, 2 * MAP_ON_GROWTH);
     size_t dirty;
 
-    return n >= MAP_ON_GROWTH && n > have ? q_vmalloc(n, 16, &dirty) : NULL;
+    *copy = now == NULL && n >= MAP_ON_GROWTH && n > have;
+    if (*copy)
+        now = q_vmalloc(n, 16, &dirty);
+    if (now == NULL && !fixed) {
+        now = resize_in_place(p, n, SIZE_MAX);
+        *copy = false;
+    }
+    return now;
 }
 
 void *q_realloc_slow(void *p, size_t n, const char *caller)
@@ -237,22 +250,17 @@ void *q_realloc_slow(void *p, size_t n, const char *caller)
     if (have == 0 || n > Q_REQUEST_MAX)
         return q_enomem();
     /* What cannot change its length where it is. */
-    bool slab = q_slab_of(p) != NULL || q_reserve_size(p) != 0 || q_mapped_holds(p);
-    if (slab && n <= have && (n > have / 2 || have <= 32))
+    bool fixed = q_slab_of(p) != NULL || q_reserve_size(p) != 0 || q_mapped_holds(p), copy;
+    if (fixed && n <= have && (n > have / 2 || have <= 32))
         return p;
     void *now = NULL;
-    if (!slab && !q_interrupted()) {
-        q_enter();
-        now = resize_in_place(p, have, n);
-        q_leave();
-        if (now != NULL)
-            return now;
-    }
     int saved = errno;
     if (!q_interrupted()) {
         q_enter();
-        now = alloc_to_grow(n, have);
+        now = resize(p, have, n, fixed, &copy);
         q_leave();
+        if (now != NULL && !copy)
+            return now;
     }
     if (now == NULL)
         now = q_alloc(n, 16, false);

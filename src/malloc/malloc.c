@@ -197,7 +197,7 @@ Q_PUBLIC void *realloc(void *p, size_t n)
         /* Stay where it fits and does not leave more than half unused. */
         if (n <= have && (n > have / 2 || (have <= 32 && n > 0)))
             return p;
-        if (q_likely(n - 1 < Q_TABLE_MAX)) {
+        if (q_likely(n - 1 < Q_SMALL_MAX)) {
             void *now = malloc_fast(n);
 
             if (q_unlikely(now == NULL))
