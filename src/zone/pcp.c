@@ -23,10 +23,19 @@
 #define SPARSE_BYTES ((size_t)16 << 10) /* what a sparse block is expected to fill at most */
 #define SCAN 16                         /* blocks to look at for one that fits */
 
-/* Pages of the spare budget that one CPU may hold: its share among the CPUs that could want some. */
+/* Pages of slabs in use. */
+static size_t carved(void)
+{
+    return atomic_load_explicit(&q_pages_carved, memory_order_relaxed);
+}
+
+/*
+ * Pages of the spare budget that one CPU may hold: its share among the CPUs
+ * that could want some. The whole budget is for programs that are not tiny.
+ */
 static uint32_t base_high(void)
 {
-    size_t share = (q_opt.spare >> q_page_shift) / q_topology.nr_cpus;
+    size_t share = q_min(q_opt.spare >> q_page_shift, carved() / 16) / q_topology.nr_cpus;
 
     return (uint32_t)q_max(share, (size_t)2 << q_slab_order());
 }
@@ -34,9 +43,7 @@ static uint32_t base_high(void)
 /* What all lists together may hold is small against what is in use. */
 static uint32_t max_high(void)
 {
-    size_t carved = atomic_load_explicit(&q_pages_carved, memory_order_relaxed);
-
-    return (uint32_t)q_max(base_high(), carved / 64 / q_topology.nr_cpus);
+    return (uint32_t)q_max(base_high(), carved() / 64 / q_topology.nr_cpus);
 }
 
 static struct q_pcp *this_pcp(struct q_zone *zone)

@@ -12,8 +12,8 @@
 #define FORGET_MS 2000u                   /* what was missed before is no hint any more */
 #define BLOCKS_PER_TICK 64u               /* bounds the time under the lock */
 #define FLOOR_BYTES ((size_t)256 << 10)   /* free memory up to this never goes */
-#define EAGER_BYTES ((size_t)512 << 10)   /* nor does it at once up to this, */
-#define EAGER_SHARE 6                     /* this part of what is in use, */
+#define EAGER_BYTES ((size_t)256 << 10)   /* nor does it at once up to this, */
+#define EAGER_SHARE 8                     /* this part of what is in use, */
 #define KEEP_BYTES ((size_t)32 << 20)     /* and so much of the runs in use lately */
 #define MISSED_SHARE 8                    /* and this part more, where it was missed */
 #define KEPT_SHARE 32                     /* by so much more it must be, where it had to stay */
