@@ -1,6 +1,7 @@
 /* sys.c - see sys.h. */
 #include "base/sys.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <sys/auxv.h>
 #include <time.h>
@@ -73,20 +74,25 @@ static uint64_t nanoseconds(const struct timespec *ts)
 
 uint64_t q_clock_coarse(void)
 {
-    static unsigned calls; /* relaxed: a hint */
     struct timespec ts = {0, 0};
-    unsigned nr = __atomic_load_n(&calls, __ATOMIC_RELAXED);
 
-    /*
-     * Every program reads it a few times: libc's way would touch pages of libc that few others do.
-     * Who reads it often saves a system call each time, for libc asks the vDSO.
-     */
+    q_arch_syscall6(SYS_clock_gettime, CLOCK_MONOTONIC_COARSE, (long)&ts, 0, 0, 0, 0);
+    return nanoseconds(&ts);
+}
+
+uint64_t q_clock_often(void)
+{
+    static unsigned calls; /* relaxed: a hint */
+    unsigned nr = __atomic_load_n(&calls, __ATOMIC_RELAXED);
+    struct timespec ts = {0, 0};
+    int saved = errno;
+
     if (nr < CALLS_BY_KERNEL) {
         __atomic_store_n(&calls, nr + 1, __ATOMIC_RELAXED);
-        q_arch_syscall6(SYS_clock_gettime, CLOCK_MONOTONIC_COARSE, (long)&ts, 0, 0, 0, 0);
-    } else {
-        clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+        return q_clock_coarse();
     }
+    if (clock_gettime(CLOCK_MONOTONIC_COARSE, &ts) != 0)
+        errno = saved;
     return nanoseconds(&ts);
 }
 

@@ -116,10 +116,15 @@ long q_read_file(const char *path, char *buf, size_t size);
 void q_write_all(int fd, const char *buf, size_t len);
 
 /*
- * Nanoseconds of a monotonic clock. The coarse one is a system call and
- * ticks every 1 to 4 ms; the fine one is libc's, for measuring.
+ * Nanoseconds of a monotonic clock. The coarse one is a system call, ticks
+ * every 1 to 4 ms, and bounds every wait. For those who ask all the time there
+ * is the same without a system call, from libc (the vDSO) once it was asked a
+ * few times: every program asks a few times, and libc's way touches pages of
+ * libc that few others do. The fine one is libc's, for measuring. A program
+ * may have its own clock_gettime(): these two are for policy and figures.
  */
 uint64_t q_clock_coarse(void);
+uint64_t q_clock_often(void);
 uint64_t q_clock_fine(void);
 
 /* Set up the page size; safe to call again. */

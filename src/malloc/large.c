@@ -16,7 +16,9 @@
 #include "zone/page_ref.h"
 #include "zone/vmalloc.h"
 
-#define MAP_ON_GROWTH ((size_t)256 << 10) /* twice that where the block can grow in place */
+#define MAP_ON_GROWTH ((size_t)256 << 10)
+#define RUN_GROWTH (2 * MAP_ON_GROWTH) /* where a run can grow in place; above it only by */
+#define RUN_GROWTH_SHARE 8             /* a part of its length: by more it soon has to move */
 
 bool q_shrink_failed;
 
@@ -193,11 +195,17 @@ size_t q_usable(const void *p, const char *caller)
     return size;
 }
 
+/* Is a run that grows so far to become a mapping? */
+static bool outgrows_runs(size_t have, size_t n)
+{
+    return n >= RUN_GROWTH && n > have + have / RUN_GROWTH_SHARE;
+}
+
 /*
- * Large blocks change their length where they are, or by moving page tables;
- * up to `most` bytes where they are runs. NULL: copy instead.
+ * Large blocks change their length where they are, or by moving page tables.
+ * far: runs even if they should be mappings. NULL: copy instead.
  */
-static void *resize_in_place(void *p, size_t n, size_t most)
+static void *resize_in_place(void *p, size_t n, bool far)
 {
     struct q_page *run;
 
@@ -212,7 +220,9 @@ static void *resize_in_place(void *p, size_t n, size_t most)
             q_shrink_run(run, nr);
             return p;
         }
-        return n < most && q_grow_run(run, nr) ? p : NULL;
+        if (!far && outgrows_runs((size_t)run->nr << q_page_shift, n))
+            return NULL;
+        return q_grow_run(run, nr) ? p : NULL;
     }
     return n >= MAP_ON_GROWTH / 2 ? q_vrealloc(p, n) : NULL;
 }
@@ -225,14 +235,14 @@ static void *resize_in_place(void *p, size_t n, size_t most)
  */
 static void *resize(void *p, size_t have, size_t n, bool fixed, bool *copy)
 {
-    void *now = fixed ? NULL : resize_in_place(p, n, 2 * MAP_ON_GROWTH);
+    void *now = fixed ? NULL : resize_in_place(p, n, false);
     size_t dirty;
 
     *copy = now == NULL && n >= MAP_ON_GROWTH && n > have;
     if (*copy)
         now = q_vmalloc(n, 16, &dirty);
     if (now == NULL && !fixed) {
-        now = resize_in_place(p, n, SIZE_MAX);
+        now = resize_in_place(p, n, true);
         *copy = false;
     }
     return now;

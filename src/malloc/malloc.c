@@ -44,6 +44,11 @@ static Q_NOINLINE void *malloc_slow(size_t n, size_t cls)
     return q_likely(p != NULL) ? p : q_alloc(n, 16, false);
 }
 
+static Q_NOINLINE void *refill_at_hand(size_t cls)
+{
+    return q_likely(q_inside == 0) ? q_refill_quickly(q_heap, cls) : NULL;
+}
+
 /* The chain of class cls, which serves n bytes, is empty. */
 static Q_NOINLINE void *malloc_refill(size_t n, size_t cls)
 {
@@ -79,6 +84,19 @@ Q_INLINE void *malloc_fast(size_t n)
     struct q_object **chain = &heap->chain[cls], *o = *chain;
     if (q_unlikely(o == NULL))
         return malloc_refill(n, cls);
+    *chain = o->next;
+    return o;
+}
+
+/* The same for n up to Q_SMALL_MAX, or NULL where that takes more; errno stays as it is. */
+Q_INLINE void *malloc_at_hand(size_t n)
+{
+    struct q_heap *heap = q_arch_not_returned(q_heap);
+    size_t cls = n > Q_TABLE_MAX ? class_by_step(heap, n) : heap->class_of[n];
+    struct q_object **chain = &heap->chain[cls], *o = *chain;
+
+    if (q_unlikely(o == NULL))
+        return refill_at_hand(cls);
     *chain = o->next;
     return o;
 }
@@ -197,11 +215,8 @@ Q_PUBLIC void *realloc(void *p, size_t n)
         /* Stay where it fits and does not leave more than half unused. */
         if (n <= have && (n > have / 2 || (have <= 32 && n > 0)))
             return p;
-        if (q_likely(n - 1 < Q_SMALL_MAX)) {
-            void *now = malloc_fast(n);
-
-            if (q_unlikely(now == NULL))
-                return q_realloc_slow(p, n, "realloc");
+        void *now = n - 1 < Q_SMALL_MAX ? malloc_at_hand(n) : NULL;
+        if (q_likely(now != NULL)) {
             memcpy(now, p, q_min(have, n));
             free(p);
             return now;

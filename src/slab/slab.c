@@ -55,8 +55,9 @@ struct q_slab *q_slab_create(unsigned cls, bool first)
 
     /* The epoch goes on from the slab's last life, so that old keys in its memory are not today's. */
     s->epoch = (uint16_t)(s->epoch + 1u < q_min(q_classes[cls].excess, 65535) ? s->epoch + 1 : 0);
-    s->mult = q_classes[cls].mult;
-    s->span = 0;
+    /* Relaxed: whoever frees a mapping may look here, see q_slab_mine(). */
+    __atomic_store_n(&s->mult, q_classes[cls].mult, __ATOMIC_RELAXED);
+    __atomic_store_n(&s->span, 0, __ATOMIC_RELAXED);
     s->freelist = NULL;
     s->used = 0;
     s->debt = 0;

@@ -48,7 +48,7 @@ Q_INLINE bool q_pageblock_to_tail(size_t pfn)
 
 Q_INLINE uint32_t q_now_ms(void)
 {
-    return (uint32_t)(q_clock_coarse() / 1000000u);
+    return (uint32_t)(q_clock_often() / 1000000u);
 }
 
 /*

@@ -117,7 +117,7 @@ static void give_back(struct q_zone *zone, size_t pfn, size_t nr)
         return; /* a snapshot shows it: goes when that is released */
     if (q_linear_discard(q_pfn_to_virt(pfn), nr << q_page_shift) != 0)
         return; /* locked memory (mlockall), or shared with children: so is what we know of it */
-    size_t before = zone->nr_dirty, end = pfn + nr;
+    size_t before = zone->nr_dirty, from = pfn, end = pfn + nr;
     if (q_opt.limit != 0)
         no_longer_huge(zone, pfn, end);
     q_pageblock_cleaned(zone, pfn, nr);
@@ -128,7 +128,7 @@ static void give_back(struct q_zone *zone, size_t pfn, size_t nr)
         size_t len = q_page_is_free(page) ? (size_t)1 << page->order : 1;
 
         /* A block that reaches beyond what was given back stays where it is. */
-        if (q_page_is_free(page) && (pfn + len <= end || all_clean(pfn, len)))
+        if (q_page_is_free(page) && ((pfn >= from && pfn + len <= end) || all_clean(pfn, len)))
             q_buddy_freshen(&zone->buddy, page);
         pfn += len;
     }

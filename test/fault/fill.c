@@ -36,11 +36,12 @@ static size_t size_at(const char *mode, size_t i)
 {
     static const size_t mixed[] = {100, 30, 5000, 70000, 400, 24, 300000, 1500, 2000000, 60};
 
-    return strcmp(mode, "small") == 0    ? 100
-           : strcmp(mode, "medium") == 0 ? 10000
-           : strcmp(mode, "large") == 0  ? 1000000
-           : strcmp(mode, "huge") == 0   ? 20000000
-                                         : mixed[i % (sizeof(mixed) / sizeof(mixed[0]))];
+    return mode[0] >= '0' && mode[0] <= '9' ? strtoul(mode, NULL, 10)
+           : strcmp(mode, "small") == 0     ? 100
+           : strcmp(mode, "medium") == 0    ? 10000
+           : strcmp(mode, "large") == 0     ? 1000000
+           : strcmp(mode, "huge") == 0      ? 20000000
+                                            : mixed[i % (sizeof(mixed) / sizeof(mixed[0]))];
 }
 
 static struct head *fill(const char *mode, size_t cap, size_t *total)
@@ -100,6 +101,57 @@ static size_t count(const struct head *first)
     return number;
 }
 
+/* Blocks that shrink when there is no memory left, and the lengths that they shrink to. */
+static const char *const lengths[] = {"7000", "4100", "700", "70"};
+#define NR_LENGTHS (sizeof(lengths) / sizeof(lengths[0]))
+
+static unsigned char *shrinking[NR_LENGTHS];
+
+static void make_shrinking(void)
+{
+    for (size_t i = 0; i < NR_LENGTHS; i++) {
+        size_t size = 4 * size_at(lengths[i], 0);
+
+        shrinking[i] = malloc(size);
+        if (shrinking[i] == NULL) {
+            fail("nothing to be had at the start", size);
+        }
+        memset(shrinking[i], (int)i + 1, size);
+    }
+}
+
+/* It succeeds, and says nothing else: not even errno. */
+static void shrink_all(size_t cap)
+{
+    struct head *rest[NR_LENGTHS];
+    size_t total;
+
+    for (size_t i = 0; i < NR_LENGTHS; i++) {
+        rest[i] = fill(lengths[i], cap, &total);
+    }
+    for (size_t i = 0; i < NR_LENGTHS; i++) {
+        size_t size = size_at(lengths[i], 0);
+
+        errno = 0;
+        unsigned char *p = realloc(shrinking[i], size);
+        if (p == NULL) {
+            fail("a block cannot shrink", size);
+        }
+        if (errno != 0) {
+            fail("a block shrank, but errno was set", (size_t)errno);
+        }
+        for (size_t k = 0; k < size; k++) {
+            if (p[k] != i + 1) {
+                fail("a block lost its content when it shrank", size);
+            }
+        }
+        free(p);
+    }
+    for (size_t i = 0; i < NR_LENGTHS; i++) {
+        release(rest[i], count(rest[i]));
+    }
+}
+
 /* Every second page gets other rights than its neighbour, until the kernel allows no more. */
 static void use_up_mappings(void)
 {
@@ -129,6 +181,7 @@ int main(int argc, char **argv)
         return 2;
     }
     least = strtoul(argv[2], NULL, 10);
+    make_shrinking();
     if (strcmp(argv[1], "maps") == 0) {
         cap = (size_t)64 << 20;
         use_up_mappings();
@@ -137,6 +190,7 @@ int main(int argc, char **argv)
     if (total < least) {
         fail("too little could be allocated", total);
     }
+    shrink_all(total < cap ? cap : 0);
     /* Out of memory is a state to live with: freeing makes room again, for other sizes too. */
     release(first, count(first));
     malloc_trim(0);

@@ -197,6 +197,22 @@ Test(reclaim, fresh_blocks_hold_no_memory)
     must_eq(wrong, 0);
 }
 
+/* One pageblock of a free block goes back: what the other holds is not forgotten. */
+Test(reclaim, one_half_of_a_block)
+{
+    core_start(CORE_FLAT);
+    struct q_page *run = q_alloc_run(Q_GFP_MOVABLE, (size_t)1 << Q_MAX_ORDER);
+
+    q_reclaim_all(0);
+    /* The second half is free first, so it is the first to go. */
+    q_shrink_run(run, (size_t)1 << q_pageblock_order());
+    q_free_run(run);
+    q_reclaim_all((size_t)1 << q_pageblock_order());
+    must(core_dirty_pages() > 0);
+    must_eq(core_wrongly_fresh(), 0);
+    core_check();
+}
+
 /* Whole free pageblocks go first; blocks in part use keep their pages longer. */
 Test(reclaim, whole_blocks_first)
 {
