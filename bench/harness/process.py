@@ -129,6 +129,7 @@ class Place:
         self.build = build
         self.work = work
         self.measure = os.path.join(build, "bench", "measure")
+        self.ready = os.path.join(build, "bench", "ready")
         # CPUs that measured programs may use, "0" or "0,1"; all where it is None
         self.pin = None
         # look at memory over time: in runs whose times do not count
@@ -149,6 +150,12 @@ class Place:
         return os.path.join(self.work, name)
 
     def require(self):
-        if not os.access(self.measure, os.X_OK):
-            sys.exit(f"bench: {self.measure} is not there: build first (./dev build), or name the "
-                     "build folder with --build")
+        for program in (self.measure, self.ready):
+            if not os.access(program, os.X_OK):
+                sys.exit(f"bench: {program} is not there: build first (./dev build), or name the "
+                         "build folder with --build")
+
+    def have_memory_ready(self, kilobytes):
+        """So much memory was used a moment ago, and is free: bench/ready.c says what for."""
+        subprocess.run([self.ready, str(kilobytes // 1024 + 1)], stdout=subprocess.DEVNULL,
+                       check=True, timeout=60)

@@ -16,6 +16,8 @@ from .progress import Progress
 
 # seconds after which a run counts as hung
 FULL_TIMEOUT, QUICK_TIMEOUT = 120, 40
+# kilobytes: programs that take more begin with that much memory at hand (bench/ready.c)
+READY_FROM = 48 << 10
 
 
 class Schedule:
@@ -34,6 +36,8 @@ class Schedule:
         # (row, allocator) -> what to set in its process; only proven pairs are in here
         self.variables = {}
         self.answers = {}
+        # row -> the most memory that it took under any allocator, in kilobytes
+        self.peaks = {}
         self.counted = set()
         self.bad = set()
         self.faults = 0
@@ -104,6 +108,7 @@ class Schedule:
             note = f"the C library is put first by LD_PRELOAD, since otherwise {reason}"
         self._check_answer(row, answer)
         self.variables[row.name, peer.name] = variables
+        self.peaks[row.name] = max(self.peaks.get(row.name, 0), cost.get("peak_kb", 0))
         self.keep({"event": "proof", "row": row.name, "allocator": peer.name, "answer": answer,
                    **proof, **({"note": note} if note else {})})
         if "watch" in cost:
@@ -179,6 +184,8 @@ class Schedule:
         try:
             if not peer.unchanged():
                 raise prove.Refused(f"{peer.path} has changed since it was proven")
+            if self.peaks.get(row.name, 0) >= READY_FROM:
+                self.place.have_memory_ready(self.peaks[row.name])
             cost, answer = row.run(self.place, self.variables[row.name, peer.name])
             self._check_answer(row, answer)
         except (prove.Refused, RunError) as reason:

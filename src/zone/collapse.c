@@ -246,14 +246,11 @@ static bool wanted(void)
            carved << q_page_shift >= Q_HUGE_FROM_BYTES;
 }
 
-void q_collapse_tick(void)
+/* Apart, since small programs never come here. */
+static Q_NOINLINE void walk_on(uint32_t now, uint32_t after)
 {
-    /* Relaxed: a hint. */
-    uint32_t now = q_now_ms(), after = atomic_load_explicit(&walk.after, memory_order_relaxed);
-
     /* Acquire and release: what the last one did with `walk` is seen. */
-    if (q_likely(q_is_ahead(after, now, REFUSED_PAUSE_MS)) || !wanted() ||
-        atomic_exchange_explicit(&walk.busy, true, memory_order_acquire))
+    if (atomic_exchange_explicit(&walk.busy, true, memory_order_acquire))
         return;
     long fd = q_arch_syscall6(SYS_openat, AT_FDCWD, (long)"/proc/self/pagemap",
                               O_RDONLY | O_CLOEXEC, 0, 0, 0);
@@ -267,6 +264,15 @@ void q_collapse_tick(void)
     }
     atomic_store_explicit(&walk.after, now + pause, memory_order_relaxed);
     atomic_store_explicit(&walk.busy, false, memory_order_release);
+}
+
+void q_collapse_tick(void)
+{
+    /* Relaxed: a hint. */
+    uint32_t now = q_now_ms(), after = atomic_load_explicit(&walk.after, memory_order_relaxed);
+
+    if (q_unlikely(!q_is_ahead(after, now, REFUSED_PAUSE_MS)) && wanted())
+        walk_on(now, after);
 }
 
 void q_collapse_fork_child(void)

@@ -51,12 +51,13 @@ static size_t block_before(const struct q_page *page)
 {
     /* Relaxed: what is there may be on some CPU's list, and then does not count. */
     unsigned order = __atomic_load_n(&page[-1].order, __ATOMIC_RELAXED);
-    size_t nr = (size_t)1 << order;
 
-    if (order >= Q_MAX_ORDER || (q_page_to_pfn(page) & (nr - 1)) != 0)
-        return 0; /* of an earlier block */
+    if (order >= Q_MAX_ORDER)
+        return 0;
+    size_t nr = (size_t)1 << order;
     const struct q_page *head = page - nr;
-    return is_used(head) && head->order == order ? nr : 0;
+    bool aligned = (q_page_to_pfn(page) & (nr - 1)) == 0; /* if not, it is an earlier block's */
+    return aligned && is_used(head) && head->order == order ? nr : 0;
 }
 
 /* Pages in a row. */
