@@ -157,5 +157,9 @@ class Place:
 
     def have_memory_ready(self, kilobytes):
         """So much memory was used a moment ago, and is free: bench/ready.c says what for."""
-        subprocess.run([self.ready, str(kilobytes // 1024 + 1)], stdout=subprocess.DEVNULL,
-                       check=True, timeout=60)
+        megabytes = kilobytes // 1024 + 1
+        try:
+            subprocess.run([self.ready, str(megabytes)], capture_output=True, check=True,
+                           timeout=60)
+        except subprocess.SubprocessError as reason:
+            raise RunError(f"no {megabytes} MB of memory to be had before it: {reason}") from None

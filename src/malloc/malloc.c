@@ -44,12 +44,6 @@ static Q_NOINLINE void *malloc_slow(size_t n, size_t cls)
     return q_likely(p != NULL) ? p : q_alloc(n, 16, false);
 }
 
-/* The chain of class cls is empty: more of the current slab, or NULL where it takes more than that. */
-static Q_NOINLINE void *refill_at_hand(size_t cls)
-{
-    return q_likely(q_inside == 0) ? q_refill_quickly(q_heap, cls) : NULL;
-}
-
 /* The chain of class cls, which serves n bytes, is empty. */
 static Q_NOINLINE void *malloc_refill(size_t n, size_t cls)
 {
@@ -90,14 +84,14 @@ Q_INLINE void *malloc_fast(size_t n)
 }
 
 /* An object for n bytes, up to Q_SMALL_MAX, or NULL where that is rare work; errno stays as it is. */
-Q_INLINE void *malloc_at_hand(size_t n)
+Q_INLINE void *malloc_quietly(size_t n)
 {
     struct q_heap *heap = q_arch_not_returned(q_heap);
     size_t cls = n > Q_TABLE_MAX ? class_by_step(heap, n) : heap->class_of[n];
     struct q_object **chain = &heap->chain[cls], *o = *chain;
 
     if (q_unlikely(o == NULL))
-        return refill_at_hand(cls);
+        return q_likely(!q_interrupted()) ? q_slub_alloc((unsigned)cls) : NULL;
     *chain = o->next;
     return o;
 }
@@ -216,7 +210,7 @@ Q_PUBLIC void *realloc(void *p, size_t n)
         /* Stay where it fits and does not leave more than half unused. */
         if (n <= have && (n > have / 2 || (have <= 32 && n > 0)))
             return p;
-        void *now = n - 1 < Q_SMALL_MAX ? malloc_at_hand(n) : NULL;
+        void *now = n - 1 < Q_SMALL_MAX ? malloc_quietly(n) : NULL;
         if (q_likely(now != NULL)) {
             memcpy(now, p, q_min(have, n));
             free(p);

@@ -22,21 +22,22 @@ static struct span next_span(size_t *pfn, size_t *nr)
     return s;
 }
 
-/* Bits [from, to) of word w of the bitmap that fall into the stretch. */
-static uint64_t span_mask(const struct span *s, unsigned w)
+/* Bits [from, to) of word w of the bitmap fall into the stretch. */
+static unsigned from_bit(const struct span *s, unsigned w)
 {
-    unsigned from = s->first > w * 64 ? s->first - w * 64 : 0;
-    unsigned end = s->first + s->nr, to = end < (w + 1) * 64 ? end - w * 64 : 64;
-
-    return (to == 64 ? ~0ull : (1ull << to) - 1) & ~((1ull << from) - 1);
+    return s->first > w * 64 ? s->first - w * 64 : 0;
 }
 
-/* How many bits that is. */
-static unsigned mask_width(const struct span *s, unsigned w)
+static unsigned to_bit(const struct span *s, unsigned w)
 {
-    unsigned from = s->first > w * 64 ? s->first - w * 64 : 0;
+    return (unsigned)q_min(s->first + s->nr - w * 64, 64);
+}
 
-    return (unsigned)q_min(s->first + s->nr - w * 64, 64) - from;
+static uint64_t span_mask(const struct span *s, unsigned w)
+{
+    unsigned to = to_bit(s, w);
+
+    return (to == 64 ? ~0ull : (1ull << to) - 1) & ~((1ull << from_bit(s, w)) - 1);
 }
 
 static unsigned first_word(const struct span *s)
@@ -58,7 +59,7 @@ static unsigned count_written(const struct span *s)
 
         /* Mostly all or nothing; without an instruction for it, counting takes longer. */
         if (bits == mask)
-            n += mask_width(s, w);
+            n += to_bit(s, w) - from_bit(s, w);
         else if (bits != 0)
             n += (unsigned)__builtin_popcountll(bits);
     }
